@@ -1,0 +1,67 @@
+"""The four ideas everything else implements: a denoiser reads, a process trains, a sampler writes, a schedule paces."""
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.types import Batch, Canvas, Carry, Loss, Step, Vocab
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Anything that predicts tokens at named positions: a network, an exact oracle, or a wrapper of either."""
+
+    @property
+    def nfe(self) -> int:
+        """Network passes one call costs."""
+        ...
+
+    @property
+    def vocab(self) -> Vocab: ...
+
+    def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
+        """Logits of the N = at.sum() named positions in row-major order; -inf on ids that cannot be written."""
+        ...
+
+
+@runtime_checkable
+class Process(Protocol):
+    """A training objective."""
+
+    paper: ClassVar[str]
+
+    def loss(self, model: Denoiser, batch: Batch, *, noise: Noise) -> Loss: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A way to write. It never loops (`samplers.base.steps` does) and never edits its inputs."""
+
+    paper: ClassVar[str]
+
+    @property
+    def exact(self) -> bool:
+        """Whether a perfect denoiser makes the output law the data law."""
+        ...
+
+    def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry: ...
+
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step: ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """alpha(t): the chance that a token is still visible at time t; 1 at t=0, falling to 0 at t=1.
+
+    `inverse(alpha(t)) = t`; `dalpha` is the derivative by t; `weight(t) = -dalpha / (1 - alpha)` is the NELBO weight.
+    """
+
+    def alpha(self, t: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]: ...
+
+    def dalpha(self, t: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]: ...
+
+    def inverse(self, alpha: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]: ...
+
+    def weight(self, t: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]: ...

@@ -1,0 +1,187 @@
+"""The values that flow through the package: vocabulary, training batch, canvas, loss, step, sample.
+
+All are frozen. Shapes use the axes B rows, L positions, V vocabulary. Token ids are int64.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """What token ids mean: `size` ids have a logit; mask and pad may lie inside or beyond them.
+
+    Args:
+        size: V, the columns of the logits; every writable token id is below it.
+        mask_id: the id of a token not yet written. If below `size`, its logit must be -inf.
+        pad_id: the id that fills rows up; it is never attended, never a target.
+        eos_id: end of document; also what an autoregressive model reads before the first token. None if the data has none.
+    """
+
+    size: int
+    mask_id: int
+    pad_id: int
+    eos_id: int | None = None
+
+    @property
+    def num_ids(self) -> int:
+        """Rows of an input embedding table that can read every id."""
+        return max(self.size, self.mask_id + 1, self.pad_id + 1)
+
+
+def take_rows(value: Any, rows: Int[Tensor, " N"]) -> Any:
+    """The same dataclass with only the given rows of every tensor in it (dataclasses are entered, None is kept)."""
+    if isinstance(value, Tensor):
+        return value[rows]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: take_rows(getattr(value, f.name), rows) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+def put_rows(value: Any, rows: Int[Tensor, " N"], part: Any) -> Any:
+    """The same dataclass with the given rows replaced by those of `part`; inverse of `take_rows`, edits nothing."""
+    if isinstance(value, Tensor):
+        return value.index_put((rows,), part)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: put_rows(getattr(value, f.name), rows, getattr(part, f.name)) for f in dataclasses.fields(value)
+        }
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean rows for one optimiser micro-step.
+
+    Args:
+        tokens: x0.
+        target: positions the loss may touch: neither prompt nor padding.
+        segment: document number of each position, 0 for padding; attention stays inside equal non-zero numbers.
+            None when every row is one document without padding (the fast path).
+        sample_id: names the visit of this row; unique over a training run, so that its noise is its own.
+    """
+
+    tokens: Int[Tensor, "B L"]
+    target: Bool[Tensor, "B L"]
+    segment: Int[Tensor, "B L"] | None
+    sample_id: Int[Tensor, " B"]
+
+    def to(self, device: torch.device) -> Self:
+        moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: v if v is None else v.to(device) for k, v in moved.items()})
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Partly written rows: what a denoiser reads and a sampler writes.
+
+    Args:
+        x: token ids; `vocab.mask_id` where nothing is written yet.
+        fixed: prompt positions; no sampler changes them.
+        window: where a sampler may write now. The network still sees every position.
+        segment: as in `Batch`; 0 marks padding, which is never attended and never written. None: no padding.
+        row_id: names each row's request, so that its noise is its own in any batch.
+    """
+
+    x: Int[Tensor, "B L"]
+    fixed: Bool[Tensor, "B L"]
+    window: Bool[Tensor, "B L"]
+    segment: Int[Tensor, "B L"] | None
+    row_id: Int[Tensor, " B"]
+
+    @property
+    def valid(self) -> Bool[Tensor, "B L"]:
+        """Positions that are not padding."""
+        return torch.ones_like(self.fixed) if self.segment is None else self.segment > 0
+
+    def open(self, vocab: Vocab) -> Bool[Tensor, "B L"]:
+        """Positions still to be written, anywhere in the row."""
+        return (self.x == vocab.mask_id) & ~self.fixed & self.valid
+
+    @classmethod
+    def of(
+        cls,
+        x: Int[Tensor, "B L"],
+        *,
+        vocab: Vocab,
+        row_id: Int[Tensor, " B"] | None = None,
+        segment: Int[Tensor, "B L"] | None = None,
+    ) -> Self:
+        """Rows whose masks are to be written and whose other tokens are prompt; rows are numbered from 0 by default."""
+        ids = torch.arange(len(x), device=x.device) if row_id is None else row_id
+        return cls(
+            x=x, fixed=x != vocab.mask_id, window=torch.ones_like(x, dtype=torch.bool), segment=segment, row_id=ids
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An objective's value on a batch: sums, so that ranks and micro-batches add up before anyone divides.
+
+    Args:
+        total: what is differentiated, summed over rows.
+        nelbo: an upper bound of (for exact models: the) negative log-likelihood of each row's targets, nats; no gradient.
+        num_tokens: target tokens of the batch, the denominator of every per-token figure.
+    """
+
+    total: Float[Tensor, ""]
+    nelbo: Float[Tensor, " B"]
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a sampler remembers of each row between steps.
+
+    Args:
+        step: steps this row has taken.
+        start: positions this row had to write at the beginning.
+        inner: the carry of a wrapped sampler, None for a plain one.
+    """
+
+    step: Int[Tensor, " B"]
+    start: Int[Tensor, " B"]
+    inner: "Carry | None" = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a sampler: the new canvas and what it cost.
+
+    Args:
+        wrote: positions written in this step.
+        logp: natural log-probability of each written token under the law it was drawn from, 0 elsewhere; float64.
+        nfe: network passes each row took part in.
+    """
+
+    canvas: Canvas
+    carry: Carry
+    wrote: Bool[Tensor, "B L"]
+    logp: Float[Tensor, "B L"]
+    nfe: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A finished generation.
+
+    Args:
+        canvas: rows without masks.
+        logp: log-probability of each row's written tokens, each given what was visible when it was drawn; nats, float64.
+        nfe: network passes each row took part in.
+        order: the step (from 0) at which each position was written; -1 for prompt and padding.
+        token_logp: log-probability of each written token, 0 elsewhere; nats, float64.
+    """
+
+    canvas: Canvas
+    logp: Float[Tensor, " B"]
+    nfe: Int[Tensor, " B"]
+    order: Int[Tensor, "B L"]
+    token_logp: Float[Tensor, "B L"]

@@ -1,0 +1,9 @@
+"""One thread per test process: two workers on two cores must not fight, and reductions must not depend on the worker count."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+torch.set_num_threads(1)
