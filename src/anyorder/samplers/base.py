@@ -1,0 +1,80 @@
+"""The one loop: every sampler writes through `steps`; streaming, counting, tracing and stopping are uses of it."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.protocols import Denoiser, Sampler
+from anyorder.core.types import Canvas, Carry, Sample, Step, Vocab, put_rows, take_rows
+
+
+def steps(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Iterator[Step]:
+    """The steps that write the open positions of `canvas.window`, each with every row in it.
+
+    A row is finished when nothing in its window is open; it then leaves the compute, which changes no other row, as
+    noise is named by row, step and position. Iterate to stream; stop iterating to stop.
+
+    Raises:
+        RuntimeError: a step neither wrote to a live row nor advanced its step number: it would repeat for ever.
+    """
+    carry = sampler.init(canvas, vocab=model.vocab)
+    while len(rows := live_rows(canvas, model.vocab)):
+        with torch.no_grad():  # closed before the yield: a generator must not leak its mode to the caller
+            step = _advance(sampler, model, canvas, carry, rows, noise)
+        yield step
+        canvas, carry = step.canvas, step.carry
+
+
+def generate(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Sample:
+    """The finished rows, what each token cost and when it came.
+
+    Raises:
+        RuntimeError: as `steps`.
+    """
+    order = torch.full_like(canvas.x, -1)
+    token_logp = torch.zeros_like(canvas.x, dtype=torch.float64)
+    nfe = torch.zeros_like(canvas.row_id)
+    for index, step in enumerate(steps(sampler, model, canvas, noise=noise)):
+        order = torch.where(step.wrote, index, order)
+        token_logp = torch.where(step.wrote, step.logp, token_logp)
+        nfe = nfe + step.nfe
+        canvas = step.canvas
+    return Sample(canvas=canvas, logp=token_logp.sum(-1), nfe=nfe, order=order, token_logp=token_logp)
+
+
+def live_rows(canvas: Canvas, vocab: Vocab) -> Int[Tensor, " N"]:
+    """Indices of the rows that still have something to write."""
+    return (canvas.open(vocab) & canvas.window).any(-1).nonzero().squeeze(-1)
+
+
+def idle(canvas: Canvas, carry: Carry) -> Step:
+    """A step in which no row takes part: nothing written, nothing paid, no time passed."""
+    return Step(
+        canvas=canvas,
+        carry=carry,
+        wrote=torch.zeros_like(canvas.fixed),
+        logp=torch.zeros_like(canvas.x, dtype=torch.float64),
+        nfe=torch.zeros_like(canvas.row_id),
+    )
+
+
+def _advance(
+    sampler: Sampler, model: Denoiser, canvas: Canvas, carry: Carry, rows: Int[Tensor, " N"], noise: Noise
+) -> Step:
+    """One step of the given rows inside all rows."""
+    if len(rows) == len(canvas.x):
+        part = step = sampler.step(model, canvas, carry, noise=noise)
+        before = carry
+    else:
+        before = take_rows(carry, rows)
+        part = sampler.step(model, take_rows(canvas, rows), before, noise=noise)
+        step = put_rows(idle(canvas, carry), rows, part)
+    if not bool((part.wrote.any(-1) | (part.carry.step > before.step)).all()):
+        raise RuntimeError(
+            f"{type(sampler).__name__}: a step wrote nothing and did not advance carry.step, so it would repeat for "
+            "ever; advance carry.step in every step"
+        )
+    return step

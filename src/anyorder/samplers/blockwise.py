@@ -1,0 +1,73 @@
+"""Semi-autoregressive writing: any sampler, one block of positions after the other."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.protocols import Denoiser, Sampler
+from anyorder.core.types import Canvas, Carry, Step, Vocab
+from anyorder.samplers.unmask import start
+
+
+@dataclass(frozen=True)
+class Blockwise:
+    """`inner` inside a window that moves on when it is full; the network still sees the whole row.
+
+    A row's blocks are `block` positions each, counted over those that are neither prompt nor padding, so prompts may
+    have any length and lie anywhere. Rows move on independently. The inner sampler starts anew in each block, so its
+    num_steps are steps per block; its noise is named by position, and blocks share none.
+
+    Raises:
+        ValueError: block < 1.
+    Source:
+        arXiv:2502.09992 (LLaDA), semi-autoregressive remasking.
+    """
+
+    inner: Sampler
+    block: int
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise ValueError(f"sampler.block={self.block}: must be >= 1; leave it out to write the whole row at once")
+
+    paper: ClassVar[str] = "arXiv:2502.09992"
+
+    @property
+    def exact(self) -> bool:
+        return self.inner.exact
+
+    def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
+        return dataclasses.replace(
+            start(canvas, vocab=vocab), inner=self.inner.init(self._narrow(canvas, vocab), vocab=vocab)
+        )
+
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
+        assert carry.inner is not None
+        now = self._narrow(canvas, model.vocab)
+        part = self.inner.step(model, now, carry.inner, noise=noise)
+        after = dataclasses.replace(part.canvas, window=canvas.window)
+        advanced = part.carry.step - carry.inner.step  # an inner sampler that is stuck shows from outside
+        filled = ~(part.canvas.open(model.vocab) & now.window).any(-1)
+        fresh = self.inner.init(self._narrow(after, model.vocab), vocab=model.vocab)
+        inner = choose(filled, fresh, part.carry)
+        return dataclasses.replace(
+            part, canvas=after, carry=dataclasses.replace(carry, step=carry.step + advanced, inner=inner)
+        )
+
+    def _narrow(self, canvas: Canvas, vocab: Vocab) -> Canvas:
+        """The canvas with the window of each row cut down to its first block that is not full."""
+        writable = canvas.window & canvas.valid & ~canvas.fixed
+        block = (writable.cumsum(-1) - 1) // self.block
+        unfinished = block.masked_fill(~(canvas.open(vocab) & writable), canvas.x.shape[-1]).amin(-1, keepdim=True)
+        return dataclasses.replace(canvas, window=writable & (block == unfinished))
+
+
+def choose(which: Bool[Tensor, " B"], yes: Carry, no: Carry) -> Carry:
+    """Row by row, one carry or the other (of one sampler, hence of one shape)."""
+    inner = no.inner if yes.inner is None or no.inner is None else choose(which, yes.inner, no.inner)
+    return Carry(step=torch.where(which, yes.step, no.step), start=torch.where(which, yes.start, no.start), inner=inner)

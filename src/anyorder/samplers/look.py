@@ -1,0 +1,90 @@
+"""What a rule may see of one step, computed when first asked for and then shared by all rules of the step."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.protocols import Denoiser
+from anyorder.core.types import Canvas, Carry, take_rows
+
+BY_ROW = ("open", "left", "u")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One step seen by its rules. A rule that needs no logits costs no network pass; rules that need them share one."""
+
+    model: Denoiser
+    canvas: Canvas
+    carry: Carry
+    noise: Noise
+
+    @cached_property
+    def open(self) -> Bool[Tensor, "B L"]:
+        """Where this step may write: open positions inside the window."""
+        return self.canvas.open(self.model.vocab) & self.canvas.window
+
+    @cached_property
+    def left(self) -> Int[Tensor, " B"]:
+        """How many positions are open."""
+        return self.open.sum(-1)
+
+    @cached_property
+    def u(self) -> Float[Tensor, "B L"]:
+        """One uniform for each open position, 1 elsewhere; float64.
+
+        Shared by the rules on purpose: counting those below delta and then writing the smallest ones is the event that
+        each position flips on its own with probability delta.
+        """
+        row, position = self.open.nonzero(as_tuple=True)
+        u = self.noise.at("position").uniform(self.canvas.row_id[row], self.carry.step[row], position)
+        return torch.ones_like(self.open, dtype=torch.float64).index_put((row, position), u)
+
+    @cached_property
+    def logits(self) -> Float[Tensor, "N V"]:
+        """The network's output at all open positions, row-major: the step's one pass."""
+        return self.model(self.canvas, self.open)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a rule has looked at the logits."""
+        return "logits" in self.__dict__
+
+    def logits_at(self, chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
+        """Logits at some open positions: from the pass already made, else from one that names only these."""
+        return self.logits[chosen[self.open]] if self.asked else self.model(self.canvas, chosen)
+
+    def take(self, rows: Int[Tensor, " N"]) -> Self:
+        """The same step seen for some rows, given in ascending order; what is known stays known."""
+        if len(rows) == len(self.canvas.x):
+            return self
+        part = type(self)(self.model, take_rows(self.canvas, rows), take_rows(self.carry, rows), self.noise)
+        part.__dict__.update({name: self.__dict__[name][rows] for name in BY_ROW if name in self.__dict__})
+        if self.asked:
+            kept = torch.zeros_like(self.left, dtype=torch.bool).index_fill(0, rows, True)
+            part.__dict__["logits"] = self.logits[kept[self.open.nonzero(as_tuple=True)[0]]]
+        return part
+
+
+@runtime_checkable
+class CountRule(Protocol):
+    """How many positions each row writes in a step: at least 0, and in the end all."""
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether no step ever writes two positions of a row, so that no dependence between tokens is lost."""
+        ...
+
+    def __call__(self, look: Look) -> Int[Tensor, " B"]: ...
+
+
+@runtime_checkable
+class PositionRule(Protocol):
+    """Which open positions each row writes: exactly `k` of them."""
+
+    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]: ...

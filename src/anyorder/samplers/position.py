@@ -1,0 +1,61 @@
+"""Position rules: which open positions a row writes in a step."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from anyorder.core.categorical import log_probs
+from anyorder.samplers.look import Look
+
+Score = Literal["prob"]
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """k open positions, every subset with the same chance: those with the smallest of independent uniforms."""
+
+    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+        return best(-look.u, k, allowed=look.open)
+
+
+@dataclass(frozen=True)
+class LeftToRight:
+    """The first k open positions."""
+
+    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+        return look.open & (look.open.cumsum(-1) <= k[:, None])
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The k open positions of which the network is surest, the leftmost among equals.
+
+    Args:
+        score: "prob", the probability of the most likely token, before temperature and truncation.
+    Raises:
+        ValueError: a score that does not exist.
+    Source:
+        arXiv:2502.06768, section 4 (max-probability); arXiv:2202.04200 (MaskGIT) for the idea.
+    """
+
+    score: Score = "prob"
+
+    def __post_init__(self) -> None:
+        if self.score not in get_args(Score):
+            raise ValueError(f"sampler.score={self.score!r}: must be one of {', '.join(get_args(Score))}")
+
+    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+        surest = torch.cat([log_probs(rows).amax(-1) for rows in torch.split(look.logits, CHUNK)])
+        score = torch.zeros_like(look.open, dtype=torch.float64).index_put(look.open.nonzero(as_tuple=True), surest)
+        return best(score, k, allowed=look.open)
+
+
+def best(score: Float[Tensor, "B L"], k: Int[Tensor, " B"], *, allowed: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The k allowed positions of highest score in each row (all of them if there are fewer), leftmost among equals."""
+    ranked = score.masked_fill(~allowed, -torch.inf).argsort(stable=True, dim=-1, descending=True)
+    first = (torch.arange(score.shape[-1], device=score.device) < k[:, None]).expand_as(allowed)
+    return torch.zeros_like(allowed).scatter(-1, ranked, first) & allowed

@@ -1,0 +1,110 @@
+"""The published samplers by name: what each is made of, where it comes from, what it costs."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from anyorder.core.protocols import Sampler
+from anyorder.samplers.blockwise import Blockwise
+from anyorder.samplers.causal import Causal
+from anyorder.samplers.count import Binomial, One, check_num_steps
+from anyorder.samplers.look import CountRule
+from anyorder.samplers.position import Confidence, LeftToRight, Uniform
+from anyorder.samplers.token import TokenRule
+from anyorder.samplers.unmask import Unmask
+
+ANCESTRAL_STEPS = 256
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A sampler with a name.
+
+    Args:
+        build: from the number of steps (None: the sampler's own) and the token rule to the sampler.
+        paper: where it was published.
+        about: one line for people.
+        nfe: network passes per row, as a formula; L is the number of positions to write, N the number of steps.
+        paced: whether it takes a number of steps.
+    """
+
+    build: Callable[[int | None, TokenRule], Sampler]
+    paper: str
+    about: str
+    nfe: str
+    paced: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether a perfect model's law is sampled exactly, at the preset's own settings."""
+        return self.build(None, TokenRule()).exact
+
+
+def _one_or_binomial(num_steps: int | None) -> CountRule:
+    return One() if num_steps is None else Binomial(num_steps)
+
+
+PRESETS: dict[str, Preset] = {
+    "first-hitting": Preset(
+        build=lambda num_steps, token: Unmask(One(), Uniform(), token),
+        paper="arXiv:2409.02908",
+        about="one token per pass, in uniformly random order: the continuous-time limit of ancestral sampling",
+        nfe="L",
+    ),
+    "ancestral": Preset(
+        build=lambda num_steps, token: Unmask(Binomial(num_steps or ANCESTRAL_STEPS), Uniform(), token),
+        paper="arXiv:2107.03006, arXiv:2406.07524",
+        about=f"each position opens on its own, linear schedule, N steps ({ANCESTRAL_STEPS}); idle ones are free",
+        nfe="N (1 - (1 - 1/N)^L)",
+        paced=True,
+    ),
+    "top-prob": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_binomial(num_steps), Confidence("prob"), token),
+        paper="arXiv:2502.06768",
+        about="the positions the model is surest of first: one per pass, or as many as ancestral with N steps",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "left-to-right": Preset(
+        build=lambda num_steps, token: Unmask(One(), LeftToRight(), token),
+        paper="arXiv:2502.06768",
+        about="one token per pass from left to right, seeing prompts on both sides",
+        nfe="L",
+    ),
+    "causal": Preset(
+        build=lambda num_steps, token: Causal(token),
+        paper="autoregressive factorisation",
+        about="one token per pass from left to right, seeing the left side only: how an autoregressive model writes",
+        nfe="L",
+    ),
+}
+
+
+def make_sampler(
+    name: str,
+    *,
+    num_steps: int | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    block: int | None = None,
+) -> Sampler:
+    """The named sampler with a token rule, written block by block if `block` is given (num_steps are then per block).
+
+    Raises:
+        ValueError: an unknown name, a value outside its range, or num_steps for a sampler that has no such thing.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"sampler={name!r}: unknown; did you mean {near!r}? known: {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    if num_steps is not None:
+        check_num_steps(num_steps)
+        if not preset.paced:
+            paced = ", ".join(n for n, p in PRESETS.items() if p.paced)
+            raise ValueError(
+                f"sampler.num_steps={num_steps}: {name} writes one token per step; leave it out, or use: {paced}"
+            )
+    token = TokenRule(temperature=temperature, top_k=top_k, top_p=top_p)
+    sampler = preset.build(num_steps, token)
+    return sampler if block is None else Blockwise(sampler, block)

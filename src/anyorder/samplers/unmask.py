@@ -1,0 +1,74 @@
+"""Unmasking as a product of rules: how many positions, which ones, which token."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.protocols import Denoiser
+from anyorder.core.types import Canvas, Carry, Step, Vocab, put_rows
+from anyorder.samplers.base import idle
+from anyorder.samplers.count import One
+from anyorder.samplers.look import CountRule, Look, PositionRule
+from anyorder.samplers.position import Uniform
+from anyorder.samplers.token import TokenRule
+
+
+@dataclass(frozen=True)
+class Unmask:
+    """Choose how many, choose where, and only then draw the tokens there: one network pass, one uniform per token.
+
+    The positions are settled before any token is drawn, so the choice cannot tilt the tokens' law, and the mask never
+    competes with the tokens in one categorical. A row that writes nothing pays nothing.
+
+    Source:
+        arXiv:2409.02908, arXiv:2406.07524, arXiv:2502.06768: each is one choice of rules (`presets.py`).
+    """
+
+    count: CountRule = field(default_factory=One)
+    position: PositionRule = field(default_factory=Uniform)
+    token: TokenRule = field(default_factory=TokenRule)
+
+    paper: ClassVar[str] = "arXiv:2406.07524, arXiv:2409.02908"
+
+    @property
+    def exact(self) -> bool:
+        """One position at a time, chosen before its token, and tokens from the model's own law."""
+        return self.count.one_at_a_time and self.token.exact
+
+    def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
+        return start(canvas, vocab=vocab)
+
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
+        look = Look(model, canvas, carry, noise)
+        k = torch.minimum(self.count(look), look.left)
+        rows = k.nonzero().squeeze(-1)
+        if len(rows) == len(k):
+            return self._write(look, k)
+        rest = idle(canvas, dataclasses.replace(carry, step=carry.step + 1))
+        if look.asked:
+            rest = dataclasses.replace(rest, nfe=torch.full_like(rest.nfe, model.nfe))
+        return put_rows(rest, rows, self._write(look.take(rows), k[rows])) if len(rows) else rest
+
+    def _write(self, look: Look, k: Int[Tensor, " B"]) -> Step:
+        canvas, carry = look.canvas, look.carry
+        chosen = self.position(look, k)
+        row, position = at = chosen.nonzero(as_tuple=True)
+        u = look.noise.at("token").uniform(canvas.row_id[row], carry.step[row], position)
+        token, logp = self.token(look.logits_at(chosen), u)
+        return Step(
+            canvas=dataclasses.replace(canvas, x=canvas.x.index_put(at, token)),
+            carry=dataclasses.replace(carry, step=carry.step + 1),
+            wrote=chosen,
+            logp=torch.zeros_like(canvas.x, dtype=torch.float64).index_put(at, logp),
+            nfe=torch.full_like(canvas.row_id, look.model.nfe),
+        )
+
+
+def start(canvas: Canvas, *, vocab: Vocab) -> Carry:
+    """The carry of rows that have taken no step."""
+    return Carry(step=torch.zeros_like(canvas.row_id), start=(canvas.open(vocab) & canvas.window).sum(-1))
