@@ -6,7 +6,6 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 
 import hashlib
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +16,7 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 
-Counter = Int[Tensor, "*S"] | int
+Counter = Int[Tensor, "*#S"] | int
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -43,16 +42,16 @@ class Noise:
     key: tuple[int, int]
 
     @classmethod
-    def of(cls, seed: int) -> Self:
+    def of(cls, seed: int) -> "Noise":
         """The root stream of a seed; any Python integer will do."""
         return cls._hashed(f"seed:{seed}")
 
-    def at(self, name: str | int) -> Self:
+    def at(self, name: str | int) -> "Noise":
         """An independent stream below this one."""
         return self._hashed(f"{self.key[0]}:{self.key[1]}:{name}")
 
     @classmethod
-    def _hashed(cls, text: str) -> Self:
+    def _hashed(cls, text: str) -> "Noise":
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         return cls((int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")))
 

@@ -5,7 +5,7 @@ All are frozen. Shapes use the axes B rows, L positions, V vocabulary. Token ids
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -73,7 +73,7 @@ class Batch:
     segment: Int[Tensor, "B L"] | None
     sample_id: Int[Tensor, " B"]
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Batch":
         moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return dataclasses.replace(self, **{k: v if v is None else v.to(device) for k, v in moved.items()})
 
@@ -113,7 +113,7 @@ class Canvas:
         vocab: Vocab,
         row_id: Int[Tensor, " B"] | None = None,
         segment: Int[Tensor, "B L"] | None = None,
-    ) -> Self:
+    ) -> "Canvas":
         """Rows whose masks are to be written and whose other tokens are prompt; rows are numbered from 0 by default."""
         ids = torch.arange(len(x), device=x.device) if row_id is None else row_id
         return cls(
