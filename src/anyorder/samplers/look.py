@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,11 +59,11 @@ class Look:
         """Logits at some open positions: from the pass already made, else from one that names only these."""
         return self.logits[chosen[self.open]] if self.asked else self.model(self.canvas, chosen)
 
-    def take(self, rows: Int[Tensor, " N"]) -> Self:
+    def take(self, rows: Int[Tensor, " N"]) -> "Look":
         """The same step seen for some rows, given in ascending order; what is known stays known."""
         if len(rows) == len(self.canvas.x):
             return self
-        part = type(self)(self.model, take_rows(self.canvas, rows), take_rows(self.carry, rows), self.noise)
+        part = Look(self.model, take_rows(self.canvas, rows), take_rows(self.carry, rows), self.noise)
         part.__dict__.update({name: self.__dict__[name][rows] for name in BY_ROW if name in self.__dict__})
         if self.asked:
             kept = torch.zeros_like(self.left, dtype=torch.bool).index_fill(0, rows, True)

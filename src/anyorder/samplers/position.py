@@ -1,7 +1,7 @@
 """Position rules: which open positions a row writes in a step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,8 +10,10 @@ from torch import Tensor
 from anyorder.core.categorical import log_probs
 from anyorder.samplers.look import Look
 
-Score = Literal["prob"]
 CHUNK = 256
+SCORES: dict[str, Callable[[Float[Tensor, "N V"]], Float[Tensor, " N"]]] = {
+    "prob": lambda logp: logp.amax(-1),  # of the most likely token
+}
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,21 @@ class Confidence:
     """The k open positions of which the network is surest, the leftmost among equals.
 
     Args:
-        score: "prob", the probability of the most likely token, before temperature and truncation.
+        score: a name in `SCORES`, taken of the model's own law, before temperature and truncation.
     Raises:
         ValueError: a score that does not exist.
     Source:
         arXiv:2502.06768, section 4 (max-probability); arXiv:2202.04200 (MaskGIT) for the idea.
     """
 
-    score: Score = "prob"
+    score: str = "prob"
 
     def __post_init__(self) -> None:
-        if self.score not in get_args(Score):
-            raise ValueError(f"sampler.score={self.score!r}: must be one of {', '.join(get_args(Score))}")
+        if self.score not in SCORES:
+            raise ValueError(f"sampler.score={self.score!r}: must be one of {', '.join(SCORES)}")
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-        surest = torch.cat([log_probs(rows).amax(-1) for rows in torch.split(look.logits, CHUNK)])
+        surest = torch.cat([SCORES[self.score](log_probs(rows)) for rows in torch.split(look.logits, CHUNK)])
         score = torch.zeros_like(look.open, dtype=torch.float64).index_put(look.open.nonzero(as_tuple=True), surest)
         return best(score, k, allowed=look.open)
 

@@ -6,7 +6,7 @@ A new entry in a dictionary of samplers or processes is checked by these without
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,10 +16,12 @@ from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser, Process, Sampler
 from anyorder.core.types import Batch, Canvas, Sample, Vocab, take_rows
+from anyorder.testing.laws import chi_square_p
 
 Law = Callable[[Float[Tensor, "N V"]], Float[Tensor, "N V"]]
 
 
+@runtime_checkable
 class Generate(Protocol):
     """The loop a sampler is run by (`anyorder.samplers.base.generate`; a higher layer, hence an argument here)."""
 
@@ -145,6 +147,38 @@ def _batches(size: int) -> list[Int[Tensor, " N"]]:
     """Each row alone, all backwards, and the odd rows."""
     alone = [torch.tensor([row]) for row in range(size)]
     return [*alone, torch.arange(size).flip(0), torch.arange(1, size, 2)]
+
+
+def check_exact(
+    sampler: Sampler,
+    model: Denoiser,
+    law: Float[Tensor, " S"],
+    *,
+    length: int,
+    generate: Generate,
+    noise: Noise,
+    rows: int = 60_000,
+) -> None:
+    """Rows written from nothing follow a law given over all sequences in lexicographic order (`testing.laws`).
+
+    Raises:
+        AssertionError: chi-square p <= 1e-4.
+    """
+    counts = observed(generate(sampler, model, blank(model.vocab, rows, length), noise=noise), model.vocab)
+    p = chi_square_p(counts, law)
+    assert p > 1e-4, f"samples do not follow the law: p={p:.1e}"
+
+
+def blank(vocab: Vocab, rows: int, length: int) -> Canvas:
+    """Rows of masks."""
+    return Canvas.of(torch.full((rows, length), vocab.mask_id), vocab=vocab)
+
+
+def observed(sample: Sample, vocab: Vocab) -> Int[Tensor, " S"]:
+    """How often each of the size**length sequences was written, in lexicographic order."""
+    length = sample.canvas.x.shape[-1]
+    place = vocab.size ** torch.arange(length - 1, -1, -1)
+    return torch.bincount((sample.canvas.x * place).sum(-1), minlength=vocab.size**length)
 
 
 def check_denoiser(model: Denoiser, canvas: Canvas, *, atol: float = 1e-5, pads: bool = True) -> None:

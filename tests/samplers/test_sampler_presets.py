@@ -1,0 +1,161 @@
+"""Names, bad values, and the two samplers that stand around or beside Unmask."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anyorder.core.noise import Noise
+from anyorder.core.types import Canvas, Vocab
+from anyorder.samplers.base import generate
+from anyorder.samplers.blockwise import Blockwise
+from anyorder.samplers.causal import Causal
+from anyorder.samplers.count import Binomial, One, PerStep
+from anyorder.samplers.position import Confidence, LeftToRight
+from anyorder.samplers.presets import PRESETS, make_sampler
+from anyorder.samplers.token import TokenRule
+from anyorder.samplers.unmask import Unmask
+from anyorder.testing.contracts import CountingDenoiser, blank
+from anyorder.testing.oracle import CausalView, MarkovOracle, RandomTable
+
+NOISE = Noise.of(7)
+MODEL = RandomTable(3, Noise.of(2))
+M = MODEL.vocab.mask_id
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "ancestrall"}, "sampler='ancestrall': unknown; did you mean 'ancestral'"),
+        ({"name": "zzz"}, "sampler='zzz': unknown; did you mean"),
+        ({"name": "ancestral", "num_steps": -3}, "sampler.num_steps=-3: must be >= 1"),
+        ({"name": "ancestral", "num_steps": 0}, "sampler.num_steps=0: must be >= 1"),
+        ({"name": "first-hitting", "num_steps": -3}, "sampler.num_steps=-3: must be >= 1"),
+        ({"name": "first-hitting", "num_steps": 8}, "first-hitting writes one token per step"),
+        ({"name": "causal", "temperature": -1.0}, "sampler.temperature=-1.0: must be >= 0"),
+        ({"name": "causal", "temperature": float("nan")}, "sampler.temperature=nan: must be >= 0"),
+        ({"name": "causal", "top_k": -1}, "sampler.top_k=-1: must be >= 0"),
+        ({"name": "causal", "top_p": 0.0}, r"sampler.top_p=0.0: must be in \(0, 1\]"),
+        ({"name": "causal", "top_p": 1.5}, r"sampler.top_p=1.5: must be in \(0, 1\]"),
+        ({"name": "ancestral", "block": 0}, "sampler.block=0: must be >= 1"),
+    ],
+)
+def test_bad_values_are_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        make_sampler(**values)
+
+
+def test_bad_rules_are_named():
+    with pytest.raises(ValueError, match=r"sampler.k=0: must be >= 1"):
+        PerStep(0)
+    with pytest.raises(ValueError, match=r"sampler\.score='surest': must be one of prob"):
+        Confidence("surest")
+
+
+def test_names_build_what_they_say():
+    assert make_sampler("first-hitting") == Unmask()
+    assert make_sampler("ancestral", num_steps=9) == Unmask(Binomial(9))
+    assert make_sampler("top-prob") == Unmask(One(), Confidence())
+    assert make_sampler("top-prob", num_steps=9) == Unmask(Binomial(9), Confidence())
+    assert make_sampler("causal", temperature=0.5, top_k=3) == Causal(TokenRule(0.5, 3))
+    assert make_sampler("left-to-right", top_p=0.9, block=4) == Blockwise(
+        Unmask(One(), LeftToRight(), TokenRule(top_p=0.9)), 4
+    )
+
+
+def test_exactness_is_derived_from_the_rules():
+    assert {name: preset.exact for name, preset in PRESETS.items()} == {
+        "first-hitting": True,
+        "ancestral": False,
+        "top-prob": True,
+        "left-to-right": True,
+        "causal": True,
+    }
+    assert not make_sampler("first-hitting", temperature=0.9).exact
+    assert not make_sampler("causal", top_p=0.9).exact
+    assert not Unmask(PerStep(2)).exact
+    assert Unmask(PerStep(1)).exact
+    assert Blockwise(Unmask(), 3).exact
+    assert not Causal(stop_at_eos=True).exact
+
+
+def test_blocks_follow_the_row_not_the_columns():
+    x = torch.full((3, 8), M)
+    x[1, :3] = 0  # a prompt at the left
+    x[2, [1, 4]] = 0  # prompts in between
+    order = generate(Blockwise(Unmask(), 3), MODEL, Canvas.of(x, vocab=MODEL.vocab), noise=NOISE).order
+    for row in order:
+        written = row[row >= 0]
+        blocks = [set(part.tolist()) for part in written.split(3)]
+        assert blocks == [set(range(i, min(i + 3, len(written)))) for i in range(0, len(written), 3)]
+    assert any(part.tolist() != sorted(part.tolist()) for row in order for part in row[row >= 0].split(3))
+
+
+def test_the_inner_sampler_starts_anew_in_each_block():
+    model = CountingDenoiser(MODEL)
+    sample = generate(Blockwise(Unmask(Binomial(1)), 3), model, blank(MODEL.vocab, 2, 8), noise=NOISE)
+    assert sample.order.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2]] * 2
+    assert sample.nfe.tolist() == [3, 3]
+
+
+class Widths:
+    """A left-to-right model that notes how many columns it is given."""
+
+    nfe = 1
+
+    def __init__(self, inner):
+        self.inner, self.vocab, self.columns = inner, inner.vocab, []
+
+    def __call__(self, canvas, at):
+        self.columns.append(canvas.x.shape[1])
+        assert canvas.segment is None, "rows at one position need no padding"
+        return self.inner(canvas, at)
+
+
+def test_causal_reads_the_prefix_only():
+    arm = Widths(CausalView(MarkovOracle.random(3, noise=NOISE)))
+    x = torch.full((2, 6), M)
+    x[:, [0, 3]] = 1
+    generate(Causal(), arm, Canvas.of(x, vocab=arm.vocab), noise=NOISE)
+    assert arm.columns == [2, 3, 5, 6]
+
+
+def markov_with_eos():
+    model = MarkovOracle.random(3, noise=NOISE)
+
+    class Ending(Widths):
+        def __call__(self, canvas, at):
+            return self.inner(canvas, at)
+
+    ending = Ending(CausalView(model))
+    ending.vocab = replace(model.vocab, eos_id=0)
+    return ending
+
+
+def test_after_the_end_of_a_document_the_row_is_filled_for_free():
+    model = markov_with_eos()
+    counter = CountingDenoiser(model)
+    x = torch.full((64, 10), M)
+    x[:, 7] = 2
+    plain = generate(Causal(), model, Canvas.of(x, vocab=model.vocab), noise=NOISE)
+    sample = generate(Causal(stop_at_eos=True), counter, Canvas.of(x, vocab=model.vocab), noise=NOISE)
+    assert sample.nfe.tolist() == [counter.passes[row] for row in range(64)]
+    ended = 0
+    for row in range(64):
+        ends = ((plain.canvas.x[row] == 0) & (plain.order[row] >= 0)).nonzero()
+        end = int(ends[0]) if len(ends) else 9
+        ended += end < 9
+        assert torch.equal(sample.canvas.x[row, : end + 1], plain.canvas.x[row, : end + 1])
+        rest = [j for j in range(end + 1, 10) if j != 7]
+        assert (sample.canvas.x[row, rest] == 0).all()
+        assert (sample.token_logp[row, rest] == 0).all()
+        assert sample.canvas.x[row, 7] == 2
+        assert int(sample.nfe[row]) == int(plain.order[row, end]) + 1
+    assert ended > 10
+
+
+def test_stopping_needs_an_end_token():
+    model = CausalView(MarkovOracle.random(3, noise=NOISE))
+    assert model.vocab == Vocab(3, 3, 4)
+    with pytest.raises(ValueError, match="stop_at_eos=True: the vocabulary has no end-of-document token"):
+        generate(Causal(stop_at_eos=True), model, blank(model.vocab, 1, 3), noise=NOISE)
