@@ -8,6 +8,8 @@ import torch
 from anyorder.core.noise import Noise
 from anyorder.core.types import Batch, Canvas
 from anyorder.likelihood.exact import nelbo_enumerated
+from anyorder.models.config import SIZES
+from anyorder.models.transformer import Transformer
 from anyorder.processes import PROCESSES
 from anyorder.samplers.base import generate
 from anyorder.samplers.presets import PRESETS, make_sampler
@@ -75,6 +77,21 @@ def test_exact_samplers_are_exact(name, block):
 def test_denoisers(model, pads):
     canvas = varied_canvas(8 if pads else 4)
     check_denoiser(model, canvas, atol=1e-9, pads=pads)
+
+
+def network(causal):
+    """A transformer with random weights."""
+    model = Transformer(SIZES["tiny"].model_copy(update={"causal": causal}), replace(VOCAB, eos_id=0))
+    model.init_weights(NOISE.at("weights"))
+    return model
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_networks(causal):
+    model, canvas = network(causal), varied_canvas()
+    check_denoiser(model, canvas)
+    for name in ["causal"] if causal else ["first-hitting", "ancestral", "top-prob"]:
+        check_sampler(lambda n=name: make_sampler(n, block=5), model, canvas, generate=generate, noise=NOISE)
 
 
 def varied_batch():
