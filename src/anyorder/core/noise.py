@@ -1,7 +1,7 @@
 """Noise is a value: Philox4x32-10 as tensor operations, keyed by seed and stream name, indexed by counters.
 
 The same (seed, name, counters) give the same number on any device, in any batch, in any order of calls.
-Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); Random123's known answers are tested.
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
 
 @dataclass(frozen=True)
 class Noise:
-    """A named stream of uniforms. `Noise.of(seed).at("mask").uniform(row, step, position)` is a pure function of all five."""
+    """A named stream of uniforms. `Noise.of(seed).at("mask").uniform(row, step, position)` is a pure function."""
 
     key: tuple[int, int]
 
@@ -59,7 +59,7 @@ class Noise:
         """Four independent 32-bit words (int64) per broadcast counter; rows may use 64 bits, steps and positions 32."""
         given = [torch.as_tensor(c, dtype=torch.int64) for c in (row, step, position)]
         device = next((c.device for c in given if c.ndim), given[0].device)
-        r, s, p = torch.broadcast_tensors(*(c.to(device) for c in given))
+        r, s, p = torch.broadcast_tensors(*(c.to(device) for c in given))  # type: ignore[no-untyped-call]
         return philox4x32((p & MASK32, s & MASK32, r & MASK32, (r >> 32) & MASK32), self.key)
 
     def uniform(self, row: Counter, step: Counter = 0, position: Counter = 0) -> Float[Tensor, "*S"]:
@@ -74,4 +74,5 @@ class Noise:
 
     def normal(self, row: Counter, step: Counter = 0, position: Counter = 0) -> Float[Tensor, "*S"]:
         """Standard normals, float64: inverse CDF of `uniform`."""
-        return torch.special.ndtri(self.uniform(row, step, position))
+        z: Tensor = torch.special.ndtri(self.uniform(row, step, position))
+        return z

@@ -20,7 +20,7 @@ class Vocab:
         size: V, the columns of the logits; every writable token id is below it.
         mask_id: the id of a token not yet written. If below `size`, its logit must be -inf.
         pad_id: the id that fills rows up; it is never attended, never a target.
-        eos_id: end of document; also what an autoregressive model reads before the first token. None if the data has none.
+        eos_id: end of document, and what an autoregressive model reads before the first token; None if there is none.
     """
 
     size: int
@@ -74,8 +74,13 @@ class Batch:
     sample_id: Int[Tensor, " B"]
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return dataclasses.replace(self, **{k: v if v is None else v.to(device) for k, v in moved.items()})
+        return dataclasses.replace(
+            self,
+            tokens=self.tokens.to(device),
+            target=self.target.to(device),
+            segment=None if self.segment is None else self.segment.to(device),
+            sample_id=self.sample_id.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Loss:
 
     Args:
         total: what is differentiated, summed over rows.
-        nelbo: an upper bound of (for exact models: the) negative log-likelihood of each row's targets, nats; no gradient.
+        nelbo: upper bound of each row's negative log-likelihood (exact for an ARM), nats, no gradient.
         num_tokens: target tokens of the batch, the denominator of every per-token figure.
     """
 
@@ -174,7 +179,7 @@ class Sample:
 
     Args:
         canvas: rows without masks.
-        logp: log-probability of each row's written tokens, each given what was visible when it was drawn; nats, float64.
+        logp: summed log-probability of each row's tokens, each given what was visible when drawn; nats, float64.
         nfe: network passes each row took part in.
         order: the step (from 0) at which each position was written; -1 for prompt and padding.
         token_logp: log-probability of each written token, 0 elsewhere; nats, float64.

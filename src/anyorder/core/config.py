@@ -1,0 +1,64 @@
+"""Configurations are frozen pydantic models; this file reads them from YAML and says clearly what is wrong with one."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'did you mean ...' or, when nothing is close, the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def parse_config(kind: type[Config], values: dict[str, Any], *, source: str) -> Config:
+    """`values` as a validated `kind`. An error is one sentence: key, value, rule, nearest key."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{source}: {_sentence(kind, error)}") from None
+
+
+def load_config(kind: type[Config], path: Path) -> Config:
+    """A YAML file as a validated `kind`; a missing file, broken YAML or an unknown key raises ValueError."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such configuration file; check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML text file ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: holds no keys; write 'key: value' lines")
+    return parse_config(kind, values, source=str(path))
+
+
+def dump_config(config: BaseModel) -> str:
+    """The configuration as YAML, every field resolved, in declaration order."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {nearest(str(first['loc'][-1]), _keys_beside(kind, first['loc']))}"
+    rule = str(first["msg"]).removeprefix("Value error, ")
+    given = first.get("input")
+    return f"{key}={given!r}: {rule}" if key and not isinstance(given, dict) else rule
+
+
+def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The known keys at the level of the configuration where `loc` went wrong."""
+    for part in loc[:-1]:
+        field = kind.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        kind = field.annotation
+    return list(kind.model_fields)

@@ -1,0 +1,36 @@
+"""Ranks: who am I, how many are we, sums over all of us. One process alone needs no set-up."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def start() -> None:
+    """Join the process group when launched by torchrun; do nothing otherwise."""
+    if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def all_sum(value: Tensor) -> Tensor:
+    """The sum of `value` over ranks, on every rank."""
+    if world() == 1:
+        return value
+    out = value.clone()
+    dist.all_reduce(out)
+    return out
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if world() > 1:
+        dist.barrier()

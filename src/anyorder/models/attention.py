@@ -1,0 +1,72 @@
+"""Self-attention: full or causal, inside documents when rows are packed.
+
+Axes: B rows, L positions, H heads, K head width, D = H*K. Two kernels with one law: plain matmul, softmax, matmul; and
+PyTorch's fused one. On CPUs the fused kernel's bfloat16 backward is slow, so short rows are plain (docs/benchmarks.md).
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from anyorder.models.config import ModelConfig
+from anyorder.models.linear import Linear
+from anyorder.models.rope import rotate
+
+PLAIN_UP_TO = 1024  # CPU rows no longer than this use the plain kernel; measured in benchmarks/training.py
+
+
+def attention_mask(
+    segment_BL: Int[Tensor, "B L"] | None, length: int, *, causal: bool, device: torch.device
+) -> Bool[Tensor, "B #H L L"] | None:
+    """Who may look at whom: True where query i may read key j. None when everybody may read everything.
+
+    Padding (segment 0) reads itself only, so that no softmax is empty; nobody else reads it.
+    """
+    earlier_LL = torch.ones(length, length, dtype=torch.bool, device=device).tril() if causal else None
+    if segment_BL is None:
+        return None if earlier_LL is None else earlier_LL[None, None]
+    same_BLL = (segment_BL[:, :, None] == segment_BL[:, None, :]) & (segment_BL > 0)[:, None, :]
+    same_BLL = same_BLL | torch.eye(length, dtype=torch.bool, device=device)
+    allowed: Tensor = (same_BLL if earlier_LL is None else same_BLL & earlier_LL)[:, None]
+    return allowed
+
+
+def attend(
+    q_BHLK: Float[Tensor, "B H L K"],
+    k_BHLK: Float[Tensor, "B H L K"],
+    v_BHLK: Float[Tensor, "B H L K"],
+    *,
+    bias: Float[Tensor, "Bm 1 L L"] | None,
+) -> Float[Tensor, "B H L K"]:
+    """Softmax(q k^T / sqrt(K) + bias) v, by the faster of two kernels for this device and length."""
+    if q_BHLK.device.type != "cpu" or q_BHLK.shape[2] > PLAIN_UP_TO:
+        return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=bias)
+    scores_BHLL = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
+    if bias is not None:
+        scores_BHLL = scores_BHLL + bias
+    return scores_BHLL.softmax(-1) @ v_BHLK
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions, no biases."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = Linear(config.d_model, 3 * config.d_model)
+        self.out = Linear(config.d_model, config.d_model)
+
+    def forward(
+        self,
+        x_BLD: Float[Tensor, "B L D"],
+        rope: tuple[Float[Tensor, "L K"], Float[Tensor, "L K"]],
+        bias: Float[Tensor, "Bm 1 L L"] | None,
+    ) -> Float[Tensor, "B L D"]:
+        b, length, d = x_BLD.shape
+        qkv_BLNK = self.qkv(x_BLD).view(b, length, 3 * self.num_heads, d // self.num_heads)
+        qk_BLNK, v_BLHK = qkv_BLNK.split([2 * self.num_heads, self.num_heads], dim=2)
+        q_BLHK, k_BLHK = rotate(qk_BLNK, *rope).chunk(2, dim=2)
+        y_BHLK = attend(q_BLHK.transpose(1, 2), k_BLHK.transpose(1, 2), v_BLHK.transpose(1, 2), bias=bias)
+        out: Tensor = self.out(y_BHLK.transpose(1, 2).reshape(b, length, d))
+        return out

@@ -1,0 +1,64 @@
+"""One pre-norm block in two halves: x += Attention(RMSNorm(x)); x += SwiGLU(RMSNorm(x))."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from anyorder.models.attention import Attention
+from anyorder.models.config import ModelConfig
+from anyorder.models.linear import Linear
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * gain; the mean square is taken in float32."""
+
+    def __init__(self, d_model: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.eps = eps
+
+    def forward(self, x_BLD: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+        x32 = x_BLD.float()
+        scale = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return (x32 * scale * self.weight).to(x_BLD.dtype)
+
+
+class SwiGLU(nn.Module):
+    """W_down(silu(W_gate x) * W_up x); gate and up are one matrix."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.gate_up = Linear(d_model, 2 * d_ff)
+        self.down = Linear(d_ff, d_model)
+
+    def forward(self, x_SD: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+        gate_SF, up_SF = self.gate_up(x_SD).chunk(2, dim=-1)
+        y: Tensor = self.down(F.silu(gate_SF) * up_SF)
+        return y
+
+
+class Block(nn.Module):
+    """Attention over the row, then SwiGLU at each position by itself; they are called apart (see `Transformer`)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attn_norm = RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attn = Attention(config)
+        self.mlp_norm = RMSNorm(config.d_model, eps=config.norm_eps)
+        self.mlp = SwiGLU(config.d_model, config.d_ff)
+
+    def mix(
+        self,
+        x_BLD: Float[Tensor, "B L D"],
+        rope: tuple[Float[Tensor, "L K"], Float[Tensor, "L K"]],
+        bias: Float[Tensor, "Bm 1 L L"] | None,
+    ) -> Float[Tensor, "B L D"]:
+        """x + Attention(RMSNorm(x))."""
+        out: Tensor = x_BLD + self.attn(self.attn_norm(x_BLD), rope, bias)
+        return out
+
+    def feed(self, x_SD: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+        """x + SwiGLU(RMSNorm(x)), position by position."""
+        out: Tensor = x_SD + self.mlp(self.mlp_norm(x_SD))
+        return out

@@ -1,0 +1,22 @@
+"""Rotary position embedding, half-split convention (HF-Llama, SMDM): rotates q and k by position-dependent angles."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def rope_tables(length: int, d_head: int, *, base: float) -> tuple[Float[Tensor, "L K"], Float[Tensor, "L K"]]:
+    """cos and signed sin of every (position, channel), float32; the sign of the half-split rotation is in the sine."""
+    frequency = base ** -(torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
+    cos, sin = angle.cos().float(), angle.sin().float()
+    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+
+def rotate(
+    x_BLNK: Float[Tensor, "B L N K"], cos_LK: Float[Tensor, "L K"], sin_LK: Float[Tensor, "L K"]
+) -> Float[Tensor, "B L N K"]:
+    """Each head's channels (i, i + K/2) rotated by its position's angle; N runs over q and k heads together."""
+    half = x_BLNK.shape[-1] // 2
+    swapped_BLNK = torch.cat([x_BLNK[..., half:], x_BLNK[..., :half]], dim=-1)
+    return x_BLNK * cos_LK[:, None] + swapped_BLNK * sin_LK[:, None]

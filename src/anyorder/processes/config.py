@@ -1,0 +1,37 @@
+"""Which objective to train, as configuration."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from anyorder.core.config import nearest
+from anyorder.core.protocols import Process
+from anyorder.core.schedule import SCHEDULES
+from anyorder.processes.autoregressive import Autoregressive
+from anyorder.processes.masked import Draw, MaskedDiffusion
+
+
+class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
+    """`kind` is the objective; the other fields belong to masked diffusion (see `MaskedDiffusion`)."""
+
+    kind: Literal["mdm", "arm"] = "mdm"
+    form: Literal["count", "time"] = "count"
+    schedule: str = "linear"
+    draw: Draw = "antithetic"
+    t_min: float = Field(0.0, ge=0.0, lt=1.0)
+    weight: Literal["nelbo", "flat"] = "nelbo"
+
+    def build(self, *, group: int) -> Process:
+        """The objective; `group` rows (those of one optimiser step) share their mask levels evenly."""
+        if self.kind == "arm":
+            return Autoregressive()
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"process.schedule={self.schedule!r}: unknown; {nearest(self.schedule, SCHEDULES)}")
+        return MaskedDiffusion(
+            form=self.form,
+            schedule=SCHEDULES[self.schedule](),
+            draw=self.draw,
+            group=group,
+            t_min=self.t_min,
+            weight=self.weight,
+        )

@@ -1,0 +1,93 @@
+"""Masked diffusion (MDM): hide some targets, predict them from the rest, weight so that the loss bounds -log p.
+
+Two forms of one bound (samplers.md a.2, a.3). Count form: n uniform in 1..T, exactly n of a row's T targets masked,
+weight T/n. Time form: t uniform in (0, 1], each target masked with chance 1 - alpha(t), weight
+-alpha'(t)/(1 - alpha(t)).
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.protocols import Denoiser, Schedule
+from anyorder.core.schedule import Linear
+from anyorder.core.types import Batch, Canvas, Loss
+from anyorder.processes.cross_entropy import token_nll
+
+Draw = Literal["independent", "stratified", "antithetic"]
+
+
+@dataclass(frozen=True)
+class MaskedDiffusion:
+    """The MDM objective. Prompt and padding (outside `batch.target`) are never masked and never counted.
+
+    Args:
+        form: "count" (default; no binomial noise, no division by a small t) or "time".
+        schedule: alpha(t) of the time form; its choice changes the variance of the loss, not its mean.
+        draw: how rows share their mask levels: "independent", "stratified" (i + u_i)/G, "antithetic" (u_0 + i/G) mod 1.
+        group: G, rows that share a draw; row i of group g has sample_id = g*G + i. The rows of one optimiser step, say.
+        t_min: the time form draws t from [t_min, 1]; above 0 it is biased, as SMDM's 1e-3 is (samplers.md a.4).
+        weight: "nelbo", or "flat": every masked token counts the same, scaled to the same mean (2602.15014 trains so).
+    Source:
+        arXiv:2406.07524 (NELBO), arXiv:2409.02908 Prop. 3.1 (count form), arXiv:2410.18514 eq. 4 (1/t).
+    """
+
+    paper: ClassVar[str] = "arXiv:2410.18514"
+    form: Literal["count", "time"] = "count"
+    schedule: Schedule = field(default_factory=Linear)
+    draw: Draw = "antithetic"
+    group: int = 1
+    t_min: float = 0.0
+    weight: Literal["nelbo", "flat"] = "nelbo"
+
+    def loss(self, model: Denoiser, batch: Batch, *, noise: Noise) -> Loss:
+        """Sum over rows of weight x masked cross-entropy; `nelbo` is the unbiased bound whatever `weight` trains."""
+        level = self.levels(batch.sample_id, noise=noise)
+        masked, nelbo_weight = self.corrupt(batch, level, noise=noise)
+        canvas = Canvas(
+            x=batch.tokens.masked_fill(masked, model.vocab.mask_id),
+            fixed=~masked,
+            window=masked,
+            segment=batch.segment,
+            row_id=batch.sample_id,
+        )
+        nll = token_nll(model(canvas, masked), batch.tokens[masked])
+        row = masked.nonzero()[:, 0]
+        per_row = torch.zeros(len(masked), device=nll.device).index_add(0, row, nll)
+        nelbo = nelbo_weight.float() * per_row
+        total = nelbo.sum() if self.weight == "nelbo" else 2.0 * per_row.sum()
+        return Loss(total=total, nelbo=nelbo.detach(), num_tokens=int(batch.target.sum()))
+
+    def levels(self, sample_id: Int[Tensor, " B"], *, noise: Noise) -> Float[Tensor, " B"]:
+        """Each row's mask level in (0, 1), float64: uniform by itself, evenly spread within its group."""
+        group, i = sample_id // self.group, sample_id % self.group
+        if self.draw == "independent":
+            return noise.at("level").uniform(sample_id)
+        if self.draw == "stratified":
+            return (i + noise.at("level").uniform(sample_id)) / self.group
+        u = (noise.at("level").uniform(group) + i / self.group) % 1.0
+        return u.clamp(2.0**-64, 1 - 2.0**-53)
+
+    def corrupt(
+        self, batch: Batch, level: Float[Tensor, " B"], *, noise: Noise
+    ) -> tuple[Bool[Tensor, "B L"], Float[Tensor, " B"]]:
+        """Which targets are masked at each row's level, and the weight that makes the masked loss a NELBO estimate."""
+        position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        u = noise.at("mask").uniform(batch.sample_id[:, None], 0, position)
+        if self.form == "time":
+            t = self.t_min + (1 - self.t_min) * level
+            return (u < 1 - self.schedule.alpha(t)[:, None]) & batch.target, self.schedule.weight(t)
+        num_targets = batch.target.sum(-1)
+        n = 1 + (level * num_targets).floor().clamp(max=num_targets - 1).long()
+        rank = u.masked_fill(~batch.target, 2.0).argsort(-1).argsort(-1)
+        masked = (rank < n[:, None]) & batch.target
+        return masked, torch.where(num_targets > 0, num_targets / n.clamp(min=1), 0.0).double()
+
+
+def smdm() -> MaskedDiffusion:
+    """SMDM's own training loss: independent t in [1e-3, 1], weight 1/t, Bernoulli masks (smdm.md a)."""
+    return MaskedDiffusion(form="time", draw="independent", t_min=1e-3)

@@ -1,0 +1,78 @@
+"""A run as a value: everything that decides its weights, and nothing else."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+
+from anyorder.core.config import nearest
+from anyorder.data.config import DataConfig
+from anyorder.models.config import SIZES, ModelConfig
+from anyorder.processes.config import ProcessConfig
+
+
+class OptimConfig(BaseModel, frozen=True, extra="forbid"):
+    """AdamW; norms and embeddings are not decayed (SMDM decays them, smdm.md c)."""
+
+    lr: PositiveFloat = 2e-3  # peak
+    min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)  # of the peak, at the last step
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # wsd: warm-up, stable, linear decay
+    warmup_steps: int = Field(100, ge=0)
+    decay_share: float = Field(0.2, gt=0.0, le=1.0)  # of the steps, the tail of wsd
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.1, ge=0.0)
+    clip: PositiveFloat = 1.0  # global gradient norm
+    ema: float = Field(0.0, ge=0.0, lt=1.0)  # decay of the averaged weights, 0 for none
+
+
+class BatchConfig(BaseModel, frozen=True, extra="forbid"):
+    """Rows of one optimiser step over all ranks, in `num_micro` forward passes a rank."""
+
+    rows: PositiveInt = 16
+    num_micro: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _enough_rows(self) -> Self:
+        if self.rows < self.num_micro:
+            raise ValueError(f"batch.num_micro={self.num_micro}: more passes than batch.rows={self.rows}; lower it")
+        return self
+
+
+class EvalConfig(BaseModel, frozen=True, extra="forbid"):
+    """Held-out validation: every how many steps, on how many rows, with how many draws a row (MDM)."""
+
+    every: PositiveInt = 500
+    rows: PositiveInt = 64
+    draws: PositiveInt = 4
+
+
+class RunConfig(BaseModel, frozen=True, extra="forbid"):
+    """One training run. `size` names a row of `anyorder.models.SIZES`; `model` replaces it when given."""
+
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    task: str | None = None  # train on a made task (anyorder.data.tasks.TASKS) instead of `data`
+    process: ProcessConfig = ProcessConfig()
+    size: str = "1M"
+    model: ModelConfig | None = None
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations; weights and optimiser are float32
+    optim: OptimConfig = OptimConfig()
+    batch: BatchConfig = BatchConfig()
+    num_steps: PositiveInt = 1000
+    evaluate: EvalConfig = EvalConfig()
+    save_every: PositiveInt = 500
+    keep: PositiveInt = 2  # newest checkpoints kept
+    log_every: PositiveInt = 10
+    compile: bool = False  # torch.compile the blocks; needs a C++ compiler, pays from about a minute of training on
+
+    @model_validator(mode="after")
+    def _known_size(self) -> Self:
+        if self.size not in SIZES:
+            raise ValueError(f"size={self.size!r}: unknown; {nearest(self.size, SIZES)}")
+        return self
+
+    def resolved_model(self, *, length: int) -> ModelConfig:
+        """The network's configuration: causal for an ARM; a named size reads rows as long as those it is trained on."""
+        causal = self.process.kind == "arm"
+        if self.model is not None:
+            return self.model.model_copy(update={"causal": causal})
+        return SIZES[self.size].model_copy(update={"causal": causal, "max_length": length})

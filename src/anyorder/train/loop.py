@@ -1,0 +1,227 @@
+"""The one training loop: any process, any source of rows, killed and resumed at will with bit-identical weights.
+
+A step is a function of its number, the configuration and the weights before it: data order and noise are values.
+"""
+
+import contextlib
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anyorder.core import dist
+from anyorder.core.config import dump_config, load_config
+from anyorder.core.files import locked, sweep_temporaries, write_atomic
+from anyorder.core.log import append_record, keep_records
+from anyorder.core.noise import Noise
+from anyorder.core.types import Batch
+from anyorder.data.loader import Loader, in_order
+from anyorder.data.rows import RowSource
+from anyorder.data.tokenizer import Tokenizer
+from anyorder.hub.save import save_model
+from anyorder.models.flops import training_flops
+from anyorder.models.transformer import Transformer
+from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from anyorder.train.config import RunConfig
+from anyorder.train.ema import Ema
+from anyorder.train.optim import lr_at, make_optimizer
+from anyorder.train.progress import Progress
+from anyorder.train.step import StepResult, train_step
+from anyorder.train.watch import validate
+
+METRICS, CONFIG, MODEL = "metrics.jsonl", "config.yaml", "model"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains and validates on."""
+
+    train: RowSource
+    valid: RowSource
+    tokenizer: Tokenizer
+
+
+def train(config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False) -> Path:
+    """Train to the last step, resuming from the newest checkpoint in `folder`; returns the finished model's folder.
+
+    Writes config.yaml, metrics.jsonl, step_*/ and, at the end, model/ (see `hub.save_model`).
+
+    Raises:
+        ValueError: the folder holds a run of another configuration, is in use, or its checkpoint was altered.
+        OSError: the disk is full; the newest whole checkpoint is still there.
+        RuntimeError: the loss is no longer finite.
+    """
+    dist.start()
+    with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
+        if dist.rank() == 0:
+            sweep_temporaries(folder)
+            _claim(folder, config)
+        dist.barrier()
+        run = Run(config, data, folder)
+        first = run.resume()
+        with Progress(config.num_steps, first, quiet=quiet or dist.rank() != 0) as progress:
+            for step in range(first, config.num_steps):
+                result = run.step(step)
+                run.after(step + 1, result)
+                progress.update(step + 1, result.nats / max(1, result.num_tokens), tokens=run.tokens)
+        return run.finish()
+
+
+class Run:
+    """The moving parts of one run: model, optimiser, average, loader and counters."""
+
+    def __init__(self, config: RunConfig, data: RunData, folder: Path) -> None:
+        self.config, self.data, self.folder = config, data, folder
+        self.noise = Noise.of(config.seed)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        vocab = data.tokenizer.vocab
+        shape = config.resolved_model(length=data.train.length)
+        self.model = Transformer(shape, vocab, dtype=getattr(torch, config.dtype))
+        self.model.init_weights(self.noise.at("init"))
+        self.model.to(device)
+        if config.compile:
+            self.model.compile()
+        self.process = config.process.build(group=config.batch.rows)
+        self.optimizer = make_optimizer(self.model, config.optim)
+        self.ema = Ema(self.model, decay=config.optim.ema) if config.optim.ema else None
+        random_length = 0.0 if config.task else config.data.random_length
+        self.loader = Loader(
+            data.train, rows=config.batch.rows, noise=self.noise.at("data"), random_length=random_length
+        )
+        self.device = device
+        self.tokens, self.seconds = 0, 0.0
+        self._since, self._nats, self._counted = time.monotonic(), 0.0, 0
+
+    def resume(self) -> int:
+        """The step to go on from; metrics written after it are dropped, so that none appears twice."""
+        saved = checkpoints(self.folder)
+        step = 0
+        if saved:
+            state = load_checkpoint(saved[-1], model=self.model, optimizer=self.optimizer, ema=self.ema)
+            step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        if dist.rank() == 0:
+            keep_records(self.folder / METRICS, lambda record: record["step"] <= step)
+        self._since = time.monotonic()
+        return step
+
+    def step(self, step: int) -> StepResult:
+        """Optimiser step number `step` (from 0)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr_at(step, self.config.num_steps, self.config.optim)
+        result = train_step(
+            self.model,
+            self.model,
+            process=self.process,
+            micro_batches=self._micro_batches(step),
+            noise=self.noise.at("corrupt"),
+            optimizer=self.optimizer,
+            clip=self.config.optim.clip,
+        )
+        if self.ema is not None:
+            self.ema.update(self.model)
+        self.tokens += result.num_tokens
+        self._nats, self._counted = self._nats + result.nats, self._counted + result.num_tokens
+        return result
+
+    def after(self, done: int, result: StepResult) -> None:
+        """What is due once `done` steps are done: a metrics line, validation, a checkpoint."""
+        last = done == self.config.num_steps
+        if done % self.config.log_every == 0 or last:
+            self._log(done, result)
+        if done % self.config.evaluate.every == 0 or last:
+            self._validate(done)
+        if (done % self.config.save_every == 0 or last) and dist.rank() == 0:
+            self.seconds, self._since = self._clock(), time.monotonic()
+            save_checkpoint(
+                self.folder,
+                step=done,
+                model=self.model,
+                optimizer=self.optimizer,
+                ema=self.ema,
+                state={"tokens": self.tokens, "seconds": self.seconds},
+                keep=self.config.keep,
+            )
+
+    def finish(self) -> Path:
+        """Publish the (averaged) weights as a model folder."""
+        place = self.folder / MODEL
+        if dist.rank() == 0:
+            if self.ema is None:
+                save_model(place, self.model, self.data.tokenizer)
+            else:
+                with self.ema.swapped_in(self.model):
+                    save_model(place, self.model, self.data.tokenizer)
+        dist.barrier()
+        return place
+
+    def _micro_batches(self, step: int) -> list[Batch]:
+        num = self.config.batch.num_micro
+        parts = (
+            self.loader.batch_at(step, rank=dist.rank(), world=dist.world(), micro=i, num_micro=num) for i in range(num)
+        )
+        return [part.to(self.device) for part in parts]
+
+    def _clock(self) -> float:
+        """Seconds of training so far, over all restarts."""
+        return self.seconds + time.monotonic() - self._since
+
+    def _log(self, done: int, result: StepResult) -> None:
+        elapsed = self._clock()
+        record: dict[str, Any] = {
+            "step": done,
+            "kind": "train",
+            "tokens": self.tokens,
+            "nats_per_token": self._nats / max(1, self._counted),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "grad_norm": result.grad_norm,
+            "seconds": round(elapsed, 3),
+            "tokens_per_second": round(self.tokens / elapsed, 1),
+            "flops": self._flops_per_step() * done,
+        }
+        self._nats, self._counted = 0.0, 0
+        if dist.rank() == 0:
+            append_record(self.folder / METRICS, record)
+
+    def _flops_per_step(self) -> int:
+        rows, length = self.config.batch.rows, self.data.train.length
+        share = 1.0 if self.config.process.kind == "arm" else 0.5  # an MDM asks for half the logits on average
+        return training_flops(
+            self.model.config,
+            rows=rows,
+            length=length,
+            head_positions=round(share * rows * length),
+            vocab_size=self.model.vocab.size,
+        )
+
+    def _validate(self, done: int) -> None:
+        if dist.rank() != 0:
+            return
+        with self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext():
+            value = validate(
+                self.model,
+                [b.to(self.device) for b in in_order(self.data.valid, rows=16, limit=self.config.evaluate.rows)],
+                causal=self.config.process.kind == "arm",
+                draws=self.config.evaluate.draws,
+                noise=self.noise.at("validate"),
+                bytes_per_token=self.data.tokenizer.bytes_per_token,
+            )
+        record = {"step": done, "kind": "valid", "tokens": self.tokens, **dataclasses.asdict(value)}
+        append_record(self.folder / METRICS, record | {"seconds": round(self._clock(), 3)})
+
+
+def _claim(folder: Path, config: RunConfig) -> None:
+    """Make the folder this configuration's, or refuse: a folder belongs to one configuration."""
+    path = folder / CONFIG
+    if not path.exists():
+        write_atomic(path, dump_config(config))
+        return
+    there = load_config(RunConfig, path)
+    if there != config:
+        key = next(k for k in RunConfig.model_fields if getattr(there, k) != getattr(config, k))
+        raise ValueError(
+            f"{folder}: holds a run with another {key} ({getattr(there, key)!r}, asked for {getattr(config, key)!r}); "
+            "use another --out, or delete the folder"
+        )

@@ -1,0 +1,31 @@
+"""The optimiser and its learning-rate curve."""
+
+import math
+
+import torch
+from torch import nn
+
+from anyorder.train.config import OptimConfig
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """Fused AdamW; matrices decay, norms and embeddings do not."""
+    decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim == 1 or "embed" in name]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def lr_at(step: int, num_steps: int, config: OptimConfig) -> float:
+    """Learning rate of step 0..num_steps-1: linear warm-up, then cosine, warm-up-stable-decay or constant."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    low = config.lr * config.min_lr_ratio
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "wsd":
+        tail = max(1, round(config.decay_share * num_steps))
+        left = min(1.0, (num_steps - step) / tail)
+        return low + (config.lr - low) * left
+    done = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * done))

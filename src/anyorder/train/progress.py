@@ -1,0 +1,52 @@
+"""A progress bar with loss, tokens a second and time left; on something that is no terminal, a line now and then."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Use as a context; call `update` after every step."""
+
+    def __init__(self, num_steps: int, first: int, *, quiet: bool) -> None:
+        self.num_steps, self.first, self.quiet = num_steps, first, quiet
+        self.started = self.line_at = time.monotonic()
+        self.tokens_before: int | None = None
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Bar(*columns, disable=quiet or not sys.stderr.isatty(), transient=True)
+        self.task = self.bar.add_task("train", total=num_steps, completed=first, note="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def update(self, done: int, nats_per_token: float, *, tokens: int) -> None:
+        """`done` steps are done, with this loss in the last and so many target tokens seen in all."""
+        now = time.monotonic()
+        if self.tokens_before is None:
+            self.tokens_before, self.started = tokens, now
+        rate = (tokens - self.tokens_before) / max(now - self.started, 1e-9)
+        note = f"loss {nats_per_token:.3f} nats/token  {rate:,.0f} tokens/s"
+        self.bar.update(self.task, completed=done, note=note)
+        if self.bar.disable and not self.quiet and (now - self.line_at > LINE_EVERY or done == self.num_steps):
+            self.line_at = now
+            left = (self.num_steps - done) * (now - self.started) / max(1, done - self.first)
+            print(f"  step {done}/{self.num_steps}  {note}  {left:.0f} s left", file=sys.stderr, flush=True)
