@@ -68,7 +68,7 @@ def best(
     Args:
         tie: scores this close to the k-th best count as equal to it; among equals the leftmost win.
     """
-    ranked = score.masked_fill(~allowed, -torch.inf).topk(min(int(k.max()), score.shape[-1])).values
+    ranked = score.masked_fill(~allowed, -torch.inf).topk(min(max(int(k.max()), 1), score.shape[-1])).values
     last = (k[:, None] - 1).clamp(0, ranked.shape[-1] - 1)
     least = torch.where(k[:, None] > 0, ranked.gather(-1, last), torch.inf)
     sure = allowed & (score > least + tie)
