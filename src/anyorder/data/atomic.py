@@ -43,15 +43,24 @@ def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on a file that exists only while someone holds or awaits it."""
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
-            break
-        os.close(lock)  # the holder we waited for removed the file: take the lock that counts now
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_open_at(path, lock):
+                continue  # the holder we waited for removed the file: take the lock that counts now
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(lock)
+
+
+def _is_open_at(path: Path, descriptor: int) -> bool:
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _sync(folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,7 +158,7 @@ class Shards:
     starts: NDArray[np.int64]
 
     @classmethod
-    def open(cls, folder: Path, *, tokenizer_hash: str | None = None, verify: bool = True) -> Self:
+    def open(cls, folder: Path, *, tokenizer_hash: str | None = None, verify: bool = True) -> "Shards":
         """Maps a folder of shards; sizes are always compared with the manifest.
 
         Args:

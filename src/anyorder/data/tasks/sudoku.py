@@ -63,7 +63,7 @@ def count_solutions(puzzle: Int[Tensor, "B 16"]) -> Int[Tensor, " B"]:
 
 
 def _digits(cells: Int[Tensor, "B 16"]) -> Float[Tensor, "B 64"]:
-    """One column per (cell, digit); the product of two rows is the number of cells with equal digits, blanks never equal."""
+    """One column per (cell, digit); a product of two rows counts their equal digits; blanks never are."""
     return torch.nn.functional.one_hot(cells, 5)[..., :4].flatten(1).float()
 
 
