@@ -236,16 +236,27 @@ def test_picture_keeps_inside_its_frame():
     long = trace(tokens=["x" * 200, "漢字" * 30, " tail"], order=[0, 1, 2], logp=[-1.0] * 3)
     root = ET.fromstring(trace_svg([long], columns=40))
     width, height = float(root.get("width")), float(root.get("height"))
+    assert len(list(root.iter(f"{SVG}rect"))) > 10
     for node in root.iter(f"{SVG}rect"):
         assert float(node.get("x")) + float(node.get("width")) <= width
         assert float(node.get("y")) + float(node.get("height")) <= height
 
 
+def test_picture_of_an_empty_text_has_room_for_its_heading():
+    root = ET.fromstring(trace_svg([trace(sampler="s" * 90, tokens=["", ""])]))
+    first = next(t for t in root.iter(f"{SVG}text") if t.text == "first")
+    heading = "".join(t.text for t in root.iter(f"{SVG}tspan"))
+    assert heading.endswith("s   2 tokens, 2 network passes")
+    assert float(first.get("x")) > 24 + 8 * len(heading)
+    assert [t.text for t in root.iter(f"{SVG}text")].count("∅") == 0 + 1 + 2  # stages 0, 1, 2
+
+
 def test_wrapping_keeps_every_character_in_order():
-    tokens = ["def f():", "\n", "    return", " 1", "\n\n", "漢字", "y" * 90]
+    tokens = ["def f():", "\n", "    return", " 1", "\n\n", "漢字", "y" * 90, "\n", "a" * 8, "b" * 7, "cc"]
     pieces = wrap_tokens(tokens, 16)
     assert "".join(p.text for p in pieces) == "".join(tokens).replace("\n", "↵")
     assert all(p.column + p.width <= 16 and p.width == cells(p.text) for p in pieces)
+    assert cells("漢a\u0301") == 3
     assert [(p.line, p.column) for p in pieces] == sorted({(p.line, p.column) for p in pieces})
 
 

@@ -196,9 +196,8 @@ def render_report(data: ReportData) -> str:
         "script": "\n".join((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS),
     }
     page = (PARTS / "page.html").read_text(encoding="utf-8")
-    return re.sub(
-        r"\{\{(title|style|data|script)\}\}", lambda m: parts[m[1]], page
-    )  # one pass: data is never a template
+    marks = re.compile(r"\{\{(title|style|data|script)\}\}")
+    return marks.sub(lambda m: parts[m[1]], page)  # one pass: what is put in is never read as a template
 
 
 def write_report(path: str | Path, data: ReportData) -> None:

@@ -15,6 +15,7 @@ from anyorder.train.report import Trace
 
 CELL, LINE = 8.0, 22.0  # width of a character, height of a line, in pixels
 MARGIN, LABEL = 24.0, 92.0  # around the picture; the column with the step numbers
+KEY = 240.0  # room for the colour scale beside a heading
 BOX, GAP = 34.0, 26.0  # side of a board's cell; space between boards
 LIGHT = ("#b9cdf6", "#ccd0ef", "#e3d3e6", "#eccdc0", "#f5c794", "#fcc167")  # written first ... last
 DARK = ("#2a4386", "#43437c", "#5d4370", "#764d50", "#8f5830", "#a8640f")
@@ -61,7 +62,7 @@ def trace_svg(traces: Sequence[Trace], *, stages: int = 5, columns: int = 72, ti
         draw = _draw_board if trace.grid else _draw_text
         drawn, right, y = draw(trace, _stage_steps(trace.steps, stages), y, columns)
         body += drawn
-        width = max(width, right + MARGIN)
+        width = max(width, right + MARGIN, 2 * MARGIN + KEY + CELL * cells("".join(_heading_words(trace))))
     name = html.escape(visible(title or "Tokens written in any order: " + ", ".join(t.sampler for t in traces)))
     wide, high = math.ceil(width), math.ceil(y)
     return "\n".join([*_head(wide, high, name), *_key(wide), *body, "</svg>", ""])
@@ -101,19 +102,21 @@ def _shade(trace: Trace, i: int) -> str:
     return f"t{min(5, 6 * trace.order[i] // max(1, trace.steps))}"
 
 
-def _heading(trace: Trace, y: float) -> str:
+def _heading_words(trace: Trace) -> tuple[str, str]:
     written = sum(o >= 0 for o in trace.order)
-    facts = f"{written} tokens, {trace.nfe} network pass{'' if trace.nfe == 1 else 'es'}"
-    name = html.escape(visible(f"{trace.kind}, {trace.sampler}"))
-    return (
-        f'<text x="{MARGIN}" y="{y}"><tspan class="strong">{name}</tspan><tspan class="soft">   {facts}</tspan></text>'
-    )
+    facts = f"   {written} tokens, {trace.nfe} network pass{'' if trace.nfe == 1 else 'es'}"
+    return visible(f"{trace.kind}, {trace.sampler}"), facts
+
+
+def _heading(trace: Trace, y: float) -> str:
+    name, facts = (html.escape(words) for words in _heading_words(trace))
+    return f'<text x="{MARGIN}" y="{y}"><tspan class="strong">{name}</tspan><tspan class="soft">{facts}</tspan></text>'
 
 
 def _draw_text(trace: Trace, steps: Sequence[int], y: float, columns: int) -> tuple[list[str], float, float]:
     """SVG lines of a text's stages, their right edge, and the y where they end."""
     pieces = wrap_tokens(trace.tokens, columns)
-    lines = max((p.line for p in pieces), default=0) + 1
+    lines = max(p.line for p in pieces) + 1
     out = [_heading(trace, y + 13)]
     y += 32
     for step in steps:
@@ -121,7 +124,7 @@ def _draw_text(trace: Trace, steps: Sequence[int], y: float, columns: int) -> tu
         for p in pieces:
             out += _draw_piece(trace, p, y, step)
         y += lines * LINE + 16
-    right = MARGIN + LABEL + CELL * max([p.column + p.width for p in pieces] + [40])
+    right = MARGIN + LABEL + CELL * max(p.column + p.width for p in pieces)
     return out, right, y + 8
 
 
@@ -151,7 +154,7 @@ def _draw_board(trace: Trace, steps: Sequence[int], y: float, columns: int) -> t
         out += _draw_rules(side, rows, left, y)
         out.append(f'<text class="soft small" x="{left}" y="{y + rows * BOX + 20}">step {step}</text>')
     right = MARGIN + len(steps) * (side * BOX + GAP) - GAP
-    return out, max(right, MARGIN + CELL * 48), y + rows * BOX + 44
+    return out, right, y + rows * BOX + 44
 
 
 def _draw_cell(trace: Trace, i: int, left: float, top: float, step: int) -> list[str]:
@@ -193,7 +196,7 @@ def wrap_tokens(tokens: Sequence[str], columns: int) -> list[Piece]:
     """Where each token's characters stand on lines of `columns` cells; a line break is a sign (↵) ending its line."""
     pieces, line, column = [], 0, 0
     for i, token in enumerate(tokens):
-        for part in re.split("(\n)", token.replace("\r\n", "\n").expandtabs(4)):
+        for part in re.split("(\n)", (token or "∅").replace("\r\n", "\n").expandtabs(4)):
             text = "↵" if part == "\n" else visible(part)
             for run in re.findall(f".{{1,{columns // 2}}}", text):
                 width = max(1, cells(run))
