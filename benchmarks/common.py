@@ -1,0 +1,79 @@
+"""What every benchmark shares: timing, the machine's name, a table for people and one JSON line for programs."""
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+Row = dict[str, str | int | float]
+
+
+def seconds(run: Callable[[], object], *, n: int = 3, warm: int = 1) -> list[float]:
+    """Wall-clock seconds of n runs, sorted, after some that are not counted."""
+    taken = []
+    for index in range(warm + n):
+        synchronise()
+        start = time.perf_counter()
+        run()
+        synchronise()
+        if index >= warm:
+            taken.append(time.perf_counter() - start)
+    return sorted(taken)
+
+
+def median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine() -> dict[str, str | int]:
+    """Processor, threads, versions and commit: what a figure means nothing without."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(names),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.split("+")[0],
+        "python": platform.python_version(),
+        "commit": commit or "unknown",
+    }
+
+
+def at_least(value: float, aim: float) -> dict[str, float | bool]:
+    """An aim: the measured value, what it should reach, and whether it does."""
+    return {"value": round(value, 4), "aim": aim, "met": value >= aim}
+
+
+def report(
+    bench: str, rows: Sequence[Row], *, checks: dict[str, dict[str, float | bool]], setup: dict[str, str | int | float]
+) -> None:
+    """Print the setup, the rows as a table, each aim in words, and everything as one JSON object on the last line."""
+    where = machine()
+    print(f"\n{bench}: " + ", ".join(f"{k} {v}" for k, v in {**setup, **where}.items()) + "\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = [columns, *[[_cell(row.get(key, "")) for key in columns] for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    for index, line in enumerate(table):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        if index == 0:
+            print("  ".join("-" * width for width in widths))
+    print()
+    for name, check in checks.items():
+        print(f"{'met ' if check['met'] else 'MISSED'}  {name}: {_cell(check['value'])} (aim {_cell(check['aim'])})")
+    print(json.dumps({"bench": bench, "setup": setup, "machine": where, "rows": list(rows), "checks": checks}))
+
+
+def _cell(value: str | int | float | bool) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
