@@ -102,6 +102,16 @@ function paneFacts(trace) {
   return facts.join(" \u00b7 ");
 }
 
+// A line break that ends a token stands after it, so that no frame is drawn on the next line; the last one is dropped.
+function textFlow(cells) {
+  return cells.flatMap((cell, i) => {
+    const end = cell.lastChild;
+    if (end.data !== "\n") return [cell];
+    end.remove();
+    return i === cells.length - 1 ? [cell] : [cell, end];
+  });
+}
+
 // A masked token is not read aloud either.
 function setMasked(cell, hidden) {
   if (cell.classList.toggle("hidden", hidden)) {
@@ -116,10 +126,8 @@ function setMasked(cell, hidden) {
 // A pane: heading, the text or board, a map of the order, notes. show(step) gives the state after that many steps.
 function makePane(trace) {
   const cells = trace.tokens.map((_, i) => makeCell(trace, i));
-  const canvas = el("div", { class: trace.grid ? `board ${trace.grid > 6 ? "dense" : ""}` : "text", role: "group", "aria-label": `${trace.kind}, ${trace.sampler}: the ${trace.grid ? "board" : "text"}. Arrow keys walk through it.`, "--columns": trace.grid }, ...cells);
+  const canvas = el("div", { class: trace.grid ? `board ${trace.grid > 6 ? "dense" : ""}` : "text", role: "group", "aria-label": `${trace.kind}, ${trace.sampler}: the ${trace.grid ? "board" : "text"}. Arrow keys walk through it.`, "--columns": trace.grid }, ...(trace.grid ? cells : textFlow(cells)));
   if (trace.grid) boxBorders(cells, trace.grid);
-  const end = cells[cells.length - 1].lastChild;
-  if (end.data === "\n") end.remove(); // no empty line at the end
   addTokenKeys(canvas, trace, cells);
   const map = trace.grid ? null : makeOrderMap(trace);
   const verdict = trace.ok === null ? null : el("p", { class: `verdict ${trace.ok ? "yes" : "no"}` }, trace.ok ? "\u2713 solved" : "\u2717 not solved");
