@@ -98,10 +98,29 @@ def test_impossible_tokens_are_never_drawn(seed, v, u):
     mask[int(Noise.of(seed).at("keep").uniform(0) * v)] = False
     logits = some_logits(1, v, seed=seed).masked_fill(mask, -math.inf)
     token = int(draw(logits, f64(u)))
+    assert token >= 0
     assert not mask[token]
     possible = (~mask).nonzero().squeeze(-1)
     if u < 1e-10:
         assert token == int(possible[0])
+
+
+def test_the_largest_uniform_never_falls_off_the_end():
+    """Sums and cumulative sums round differently; the last possible token takes what is left over."""
+    logits = some_logits(3000, 700)
+    logits[:, 530:] = -math.inf
+    token = draw(logits, torch.full((3000,), 1 - 2.0**-53, dtype=torch.float64))
+    assert 0 <= int(token.min()) <= int(token.max()) < 530
+
+
+def test_slices_are_closed_below_and_skip_what_is_impossible():
+    assert draw(torch.zeros(3, 4), f64(0.25, 0.5, 0.75)).tolist() == [1, 2, 3]
+    two_blocks = torch.zeros(1, 768)
+    two_blocks[:, 256:512] = -math.inf
+    assert draw(two_blocks, f64(0.5)).tolist() == [512]
+    two_blocks = torch.full((1, 512), -math.inf)
+    two_blocks[:, [7, 300]] = 0
+    assert draw(two_blocks, f64(0.5)).tolist() == [300]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -214,6 +233,8 @@ def test_top_p_is_the_smallest_set_of_mass_p(seed, p):
 
 def test_top_p_splits_ties_by_id_and_checks_p():
     assert top_p(torch.zeros(1, 4), 0.5).isfinite().tolist() == [[True, True, False, False]]
+    even = top_p(torch.zeros(2, 8192), 0.5).isfinite()
+    assert torch.equal(even, (torch.arange(8192) < 4096).expand(2, -1))
     for p in (0.0, -0.1, 1.1):
         with pytest.raises(ValueError, match="top_p="):
             top_p(torch.zeros(1, 4), p)

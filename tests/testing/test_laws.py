@@ -179,5 +179,7 @@ def test_chi_square_against_scipy():
     assert chi_square_p(torch.tensor([500, 0, 300, 200]), law) < 1e-10
     assert chi_square_p(torch.tensor([1, 999]), f64(0.0, 1.0)) == 0
     assert chi_square_p(torch.tensor([0, 999]), f64(0.0, 1.0)) == 1
+    rare = f64(0.5, 0.495, 0.003, 0.002)  # the last two cells are pooled
+    assert chi_square_p(torch.tensor([500, 495, 0, 5]), rare) == pytest.approx(1)
     assert total_variation(f64(1, 0), f64(0, 1)) == 1
     assert math.isclose(total_variation(f64(0.5, 0.5), f64(0.25, 0.75)), 0.25)

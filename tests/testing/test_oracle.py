@@ -82,9 +82,9 @@ def test_markov_equals_its_joint_table():
 def test_markov_documents_are_separate_and_padding_is_silent():
     chain = MarkovOracle.random(3, noise=SEED.at("docs"))
     m, pad = chain.vocab.mask_id, chain.vocab.pad_id
-    packed = canvas_of([[0, m, 2, m, 1, m, pad, pad]], chain.vocab, [[1, 1, 1, 2, 2, 2, 0, 0]])
+    packed = canvas_of([[0, m, m, m, 1, m, pad, pad]], chain.vocab, [[1, 1, 1, 2, 2, 2, 0, 0]])
     logits = chain(packed, packed.open(chain.vocab))
-    first, second = canvas_of([[0, m, 2]], chain.vocab), canvas_of([[m, 1, m]], chain.vocab)
+    first, second = canvas_of([[0, m, m]], chain.vocab), canvas_of([[m, 1, m]], chain.vocab)
     parts = [chain(c, c.open(chain.vocab)) for c in (first, second)]
     torch.testing.assert_close(logits, torch.cat(parts), rtol=1e-13, atol=0)
 
