@@ -26,7 +26,7 @@ def attention_mask(
     earlier_LL = torch.ones(length, length, dtype=torch.bool, device=device).tril() if causal else None
     if segment_BL is None:
         return None if earlier_LL is None else earlier_LL[None, None]
-    same_BLL = (segment_BL[:, :, None] == segment_BL[:, None, :]) & (segment_BL > 0)[:, None, :]
+    same_BLL: Tensor = (segment_BL[:, :, None] == segment_BL[:, None, :]) & (segment_BL > 0)[:, None, :]
     same_BLL = same_BLL | torch.eye(length, dtype=torch.bool, device=device)
     allowed: Tensor = (same_BLL if earlier_LL is None else same_BLL & earlier_LL)[:, None]
     return allowed
@@ -45,7 +45,8 @@ def attend(
     scores_BHLL = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
     if bias is not None:
         scores_BHLL = scores_BHLL + bias
-    return scores_BHLL.softmax(-1) @ v_BHLK
+    out: Tensor = scores_BHLL.softmax(-1) @ v_BHLK
+    return out
 
 
 class Attention(nn.Module):

@@ -1,7 +1,5 @@
 """The size of a transformer: configuration, the 30 published SMDM sizes, exact parameter counts."""
 
-from typing import Self
-
 from pydantic import BaseModel, PositiveInt, model_validator
 
 
@@ -18,7 +16,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
     norm_eps: float = 1e-5
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _heads_divide(self) -> "ModelConfig":
         if self.d_model % (2 * self.num_heads):
             raise ValueError(
                 f"model.d_model={self.d_model}: must be a multiple of 2*num_heads={2 * self.num_heads}; "

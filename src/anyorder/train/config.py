@@ -1,6 +1,6 @@
 """A run as a value: everything that decides its weights, and nothing else."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -31,7 +31,7 @@ class BatchConfig(BaseModel, frozen=True, extra="forbid"):
     num_micro: PositiveInt = 1
 
     @model_validator(mode="after")
-    def _enough_rows(self) -> Self:
+    def _enough_rows(self) -> "BatchConfig":
         if self.rows < self.num_micro:
             raise ValueError(f"batch.num_micro={self.num_micro}: more passes than batch.rows={self.rows}; lower it")
         return self
@@ -42,7 +42,7 @@ class EvalConfig(BaseModel, frozen=True, extra="forbid"):
 
     every: PositiveInt = 500
     rows: PositiveInt = 64
-    draws: PositiveInt = 4
+    draws: int = Field(4, ge=2, multiple_of=2)  # in two independent halves
 
 
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
@@ -65,7 +65,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     compile: bool = False  # torch.compile the blocks; needs a C++ compiler, pays from about a minute of training on
 
     @model_validator(mode="after")
-    def _known_size(self) -> Self:
+    def _known_size(self) -> "RunConfig":
         if self.size not in SIZES:
             raise ValueError(f"size={self.size!r}: unknown; {nearest(self.size, SIZES)}")
         return self
