@@ -1,10 +1,34 @@
 """Problems with known answers. A new one is a file here, a test and a line in `TASKS`."""
 
-from typing import Final
+import dataclasses
+from typing import Any, Final
 
+from anyorder.core.config import nearest
 from anyorder.data.tasks.base import Problems, Task
 from anyorder.data.tasks.sudoku import Sudoku
 
 TASKS: Final[dict[str, type[Task]]] = {"sudoku": Sudoku}
 
-__all__ = ["TASKS", "Problems", "Sudoku", "Task"]
+
+def make_task(spec: str) -> Task:
+    """The task a configuration names: "sudoku", or with options "sudoku:form=puzzle,clues=8".
+
+    Raises:
+        ValueError: an unknown task or option (the nearest is named), or a value of the wrong kind.
+    """
+    name, _, rest = spec.partition(":")
+    if name not in TASKS:
+        raise ValueError(f"task={name!r}: unknown; {nearest(name, TASKS)}")
+    kinds = {f.name: type(f.default) for f in dataclasses.fields(TASKS[name])}  # type: ignore[arg-type]
+    options: dict[str, Any] = {}
+    for key, _, value in (item.partition("=") for item in rest.split(",") if item):
+        if key not in kinds:
+            raise ValueError(f"task={spec!r}: unknown option {key!r}; {nearest(key, kinds)}")
+        try:
+            options[key] = kinds[key](value)
+        except ValueError:
+            raise ValueError(f"task={spec!r}: {key}={value!r} is no {kinds[key].__name__}; give one") from None
+    return TASKS[name](**options)
+
+
+__all__ = ["TASKS", "Problems", "Sudoku", "Task", "make_task"]

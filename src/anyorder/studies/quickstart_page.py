@@ -1,0 +1,256 @@
+"""What the quickstart shows of its four runs: figures, samples, an infill, a puzzle filled in; the page and a picture."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import anyorder
+from anyorder.api import GAP, Generation, LanguageModel, load
+from anyorder.core.config import dump_config, load_config
+from anyorder.core.files import write_atomic
+from anyorder.core.log import Record, read_records
+from anyorder.core.noise import Noise
+from anyorder.data.loader import in_order
+from anyorder.likelihood.by_count import loss_by_count
+from anyorder.studies.puzzle import Solved, solve
+from anyorder.train.config import RunConfig
+from anyorder.train.data import run_data
+from anyorder.train.loop import CONFIG, METRICS, RunData
+from anyorder.train.peak import matmul_peak
+from anyorder.train.report import Act, Cost, Curve, MadeWith, ReportData, Share, Table, Trace, write_report
+from anyorder.train.trace_svg import trace_svg
+from anyorder.train.watch import Validation, validate
+
+FINAL_ROWS, FINAL_DRAWS = 256, 8  # of the closing held-out figures
+CURVE_ROWS = 64  # of the loss-by-mask-count curve
+LABELS: Final = {"mdm": "MDM (bound)", "arm": "ARM (exact)"}
+INFILL: Final = ("    def __init__(self, name, value):\n        self.name = ", "name", "\n        self.value = value\n")
+
+
+def draw_page(out: Path, *, seed: int, seconds: float) -> dict[str, Any]:
+    """Score and sample the finished runs of `out`, write report.html and trace.svg, return the figures shown."""
+    peak = matmul_peak(torch.bfloat16)
+    text, text_figures = _text_act(out, seed, peak)
+    puzzle, puzzle_figures = _puzzle_act(out, seed)
+    data = ReportData(
+        title="anyorder quickstart",
+        subtitle="A language model that writes in any order, beside its left-to-right twin",
+        caveat=(
+            "These are 1M-parameter models after a few minutes on a laptop-class CPU. At this budget a masked diffusion "
+            "model's text is rough: words and indentation, little syntax. It needs about ten times the tokens of its "
+            "autoregressive twin for the same bits per byte; an hour (--minutes 60) makes lines of code of it."
+        ),
+        made_with=MadeWith(
+            version=anyorder.__version__,
+            commit=_commit(),
+            command="anyorder " + " ".join(sys.argv[1:]),
+            machine=f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            seconds=seconds,
+        ),
+        config=dump_config(load_config(RunConfig, out / "text-mdm" / CONFIG)),
+        acts=[puzzle, text],
+    )
+    write_report(out / "report.html", data)
+    board, words = puzzle.samples[0], next(t for t in text.samples if t.kind == "infill")
+    write_atomic(out / "trace.svg", trace_svg([board, words], title="Tokens in the order they were written"))
+    return {"text": text_figures, "puzzle": puzzle_figures, "matmul_peak_flops": peak}
+
+
+def _text_act(out: Path, seed: int, peak: float) -> tuple[Act, dict[str, Any]]:
+    runs = {kind: out / f"text-{kind}" for kind in LABELS}
+    config = load_config(RunConfig, runs["mdm"] / CONFIG)
+    data, models = run_data(config), {kind: load(run) for kind, run in runs.items()}
+    final = {kind: _final(model, data, seed) for kind, model in models.items()}
+    last = {kind: _train_records(run)[-1] for kind, run in runs.items()}
+    samples = _text_samples(models, seed)
+    per_byte = {kind: (v.bits_per_byte, v.bits_per_byte_stderr) for kind, v in final.items()}
+    summary = (
+        f"Two 1M-parameter twins read the source of Python's standard library: the MDM for {last['mdm']['seconds']:.0f} "
+        f"seconds, the ARM for {last['arm']['seconds']:.0f}. On files neither has seen, the ARM needs "
+        f"{per_byte['arm'][0]:.2f} bits per byte and the MDM at most {per_byte['mdm'][0]:.2f} (its figure is an upper bound)."
+    )
+    act = Act(
+        name="text",
+        title="Text: Python's standard library",
+        summary=summary,
+        curves=[_curve(kind, run, final[kind]) for kind, run in runs.items()],
+        z_curve=_z_curve(models["mdm"], data, seed),
+        samples=samples,
+        cost=_costs(models, last, peak, samples),
+    )
+    figures = {
+        kind: {
+            "bits_per_byte": per_byte[kind][0],
+            "stderr": per_byte[kind][1],
+            "nats_per_token": final[kind].nats_per_token,
+            "tokens": last[kind]["tokens"],
+            "seconds": last[kind]["seconds"],
+            "mfu": last[kind]["flops"] / last[kind]["seconds"] / peak,
+        }
+        for kind in LABELS
+    }
+    return act, figures
+
+
+def _puzzle_act(out: Path, seed: int) -> tuple[Act, dict[str, Any]]:
+    mdm, arm = out / "puzzle-mdm", out / "puzzle-arm"
+    solved = [
+        solve(mdm, sampler="top-prob", label="MDM, most confident cell first", seed=seed),
+        solve(mdm, sampler="first-hitting", label="MDM, random cell first", seed=seed),
+        solve(mdm, sampler="left-to-right", label="MDM, left to right", seed=seed),
+        solve(arm, sampler="causal", label="ARM twin, left to right", seed=seed),
+    ]
+    rows = [[s.label, Share(share=s.share, stderr=s.stderr), s.nfe] for s in solved]
+    summary = (
+        "Sudoku on a 4x4 board: every row, column and box holds 1 to 4. Both twins learned from 200 of the 288 possible "
+        f"boards and are tested on puzzles (six clues, one solution) of the other 88. Writing the cell it is surest of "
+        f"first, the MDM solves {solved[0].share:.0%}; the same network in random order {solved[1].share:.0%}, left to "
+        f"right {solved[2].share:.0%}; its autoregressive twin, which reads the whole puzzle first, {solved[3].share:.0%}."
+    )
+    act = Act(
+        name="puzzle",
+        title="Puzzle: order matters",
+        summary=summary,
+        samples=_boards(solved[0], solved[1]),
+        table=Table(
+            columns=["written by", "held-out puzzles solved", "network passes each"],
+            rows=rows,
+            caption="Mean over five seeds; the error is over the 88 puzzles. All samplers draw at temperature 1.",
+        ),
+    )
+    return act, {s.label: {"solved": s.share, "stderr": s.stderr, "sampler": s.sampler} for s in solved}
+
+
+def _boards(sure: Solved, chance: Solved) -> list[Trace]:
+    """One puzzle on one clock: the confident order beside the random one; a puzzle where they differ, if there is one."""
+    differ = (sure.correct & ~chance.correct).nonzero()[:, 0].tolist() or sure.correct.nonzero()[:, 0].tolist() or [0]
+    return [
+        Trace(
+            kind="puzzle",
+            sampler=solved.sampler,
+            tokens=solved.pieces(differ[0]),
+            order=solved.sample.order[differ[0]].tolist(),
+            logp=solved.sample.token_logp[differ[0]].tolist(),
+            prompt="six clues are given",
+            nfe=int(solved.sample.nfe[differ[0]]),
+            grid=4,
+            ok=bool(solved.correct[differ[0]]),
+            note=note,
+            group="One puzzle, two orders",
+        )
+        for solved, note in ((sure, "the cell it is surest of first"), (chance, "cells in random order"))
+    ]
+
+
+def _text_samples(models: dict[str, LanguageModel], seed: int) -> list[Trace]:
+    mdm, arm = models["mdm"], models["arm"]
+    before, hidden, after = INFILL
+    gap = GAP(len(mdm.tokenizer.encode(hidden)))
+    filled = mdm.infill([before, gap, after], sampler="top-prob", temperature=0.0, seed=seed)[0]
+    pair = "Two ways to write"
+    return [
+        _trace("infill", "top-prob", filled, prompt="the text on both sides is given", note=f"the code says {hidden!r} here"),
+        _trace("MDM", "first-hitting", mdm.sample(seed=seed)[0], note="any order, drawn exactly", group=pair),
+        _trace("ARM", "causal", arm.sample(seed=seed)[0], note="left to right, drawn exactly", group=pair),
+        _trace(
+            "MDM",
+            "top-prob",
+            mdm.sample("def __init__(self", sampler="top-prob", temperature=0.8, seed=seed)[0],
+            prompt="the beginning is given",
+            note="most confident token first, temperature 0.8: smoother, and no longer the law the model learned",
+        ),
+    ]
+
+
+def _trace(kind: Any, sampler: str, made: Generation, *, prompt: str = "", note: str = "", group: str = "") -> Trace:
+    return Trace(
+        kind=kind,
+        sampler=sampler,
+        tokens=made.pieces,
+        order=made.order,
+        logp=made.token_logp,
+        prompt=prompt,
+        nfe=made.nfe,
+        seconds=made.seconds,
+        note=note,
+        group=group,
+    )
+
+
+def _final(model: LanguageModel, data: RunData, seed: int) -> Validation:
+    return validate(
+        model.model,
+        list(in_order(data.valid, rows=32, limit=FINAL_ROWS)),
+        causal=model.kind == "arm",
+        draws=FINAL_DRAWS,
+        noise=Noise.of(seed).at("final"),
+        bytes_per_token=data.tokenizer.bytes_per_token,
+    )
+
+
+def _curve(kind: str, run: Path, final: Validation) -> Curve:
+    points = [
+        (r["tokens"], r["bits_per_byte"], r["bits_per_byte_stderr"])
+        for r in read_records(run / METRICS)
+        if r["kind"] == "valid"
+    ]
+    return Curve(
+        label=LABELS[kind],
+        unit="bits per byte",
+        points=points,
+        final=final.bits_per_byte,
+        final_stderr=final.bits_per_byte_stderr,
+    )
+
+
+def _z_curve(mdm: LanguageModel, data: RunData, seed: int) -> list[tuple[int, float, float]]:
+    batch = next(b for b in in_order(data.valid, rows=CURVE_ROWS, limit=CURVE_ROWS))
+    whole = batch.target.all(-1)  # rows without padding hide as many tokens as any other
+    length = batch.tokens.shape[1]
+    counts = sorted({max(1, round(length * share)) for share in (0.01, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)})
+    curve = loss_by_count(
+        mdm.model,
+        batch.tokens[whole],
+        target=batch.target[whole],
+        row_id=batch.sample_id[whole],
+        counts=counts,
+        noise=Noise.of(seed).at("curve"),
+    )
+    return [(c.num_masked, c.nats, c.stderr) for c in curve]
+
+
+def _costs(models: dict[str, LanguageModel], last: dict[str, Record], peak: float, samples: list[Trace]) -> list[Cost]:
+    config, vocab = models["mdm"].model.config, models["mdm"].model.vocab
+    params = config.num_params(vocab_size=vocab.size, num_ids=vocab.num_ids)
+    cards = [Cost(label="Parameters", value=float(params), help=f"{config.num_block_params:,} of them in the blocks")]
+    for kind, record in last.items():
+        name = kind.upper()
+        mfu = 100 * record["flops"] / record["seconds"] / peak
+        cards += [
+            Cost(label=f"{name} training", value=record["tokens_per_second"], unit="tokens/s", help="validation included"),
+            Cost(label=f"{name} compute", value=float(record["flops"]), unit="FLOPs", help="matmuls, forward and backward"),
+            Cost(label=f"{name} MFU", value=round(mfu, 1), unit="%", help=f"of {peak / 1e12:.2f} TFLOP/s, a bf16 matmul here"),
+        ]
+    for trace in samples:
+        if trace.group:
+            cards.append(
+                Cost(label=f"{trace.kind} sample", value=float(trace.nfe), unit="passes", help=f"{len(trace.tokens)} tokens")
+            )
+    return cards
+
+
+def _train_records(run: Path) -> list[Record]:
+    return [r for r in read_records(run / METRICS) if r["kind"] == "train"]
+
+
+def _commit() -> str:
+    """The short commit of the checkout this package runs from, or nothing."""
+    done = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
