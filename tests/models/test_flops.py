@@ -1,0 +1,48 @@
+"""The cost of a pass, against a count of the matrix products it really makes."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from anyorder.core.types import Canvas, Vocab
+from anyorder.models import ModelConfig, Transformer, forward_flops, training_flops
+
+VOCAB = Vocab(size=19, mask_id=19, pad_id=20, eos_id=18)
+CONFIG = ModelConfig(num_layers=3, num_heads=2, d_model=12, d_ff=28, max_length=16)
+
+
+def counted(config, rows, length, positions, *, backward=False):
+    with torch.device("meta"):
+        model = Transformer(config, VOCAB)
+    model = model.to_empty(device="cpu")
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data.fill_(0.01)
+    at = torch.zeros(rows * length, dtype=torch.bool)
+    at[:positions] = True
+    x = torch.zeros(rows, length, dtype=torch.int64)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        logits = model(Canvas.of(x, vocab=VOCAB), at.view(rows, length))
+        if backward:
+            logits.sum().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("positions", [0, 1, 17, 40])
+def test_forward_flops_are_those_of_the_plain_kernel(causal, positions):
+    config = CONFIG.model_copy(update={"causal": causal})
+    expected = forward_flops(config, rows=4, length=10, head_positions=positions, vocab_size=VOCAB.size)
+    assert counted(config, 4, 10, positions) == expected
+
+
+def test_training_flops_are_three_forward_passes():
+    expected = training_flops(CONFIG, rows=4, length=10, head_positions=17, vocab_size=VOCAB.size)
+    assert counted(CONFIG, 4, 10, 17, backward=True) == expected
+
+
+def test_six_n_d_is_the_large_width_limit():
+    """Without attention over positions and head, forward and backward cost 6 FLOPs a weight and token."""
+    config = ModelConfig(num_layers=24, num_heads=16, d_model=4096, d_ff=16384)
+    cost = training_flops(config, rows=1, length=2, head_positions=2, vocab_size=0)
+    assert cost == pytest.approx(6 * config.num_block_params * 2, rel=1e-4)
