@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -32,6 +32,8 @@ def load_config(kind: type[Config], path: Path) -> Config:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such configuration file; check the path") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML text file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
@@ -58,7 +60,9 @@ def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
     """The known keys at the level of the configuration where `loc` went wrong."""
     for part in loc[:-1]:
         field = kind.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        options = () if field is None else (field.annotation, *get_args(field.annotation))  # X, and the X of X | None
+        models = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not models:
             break
-        kind = field.annotation
+        kind = models[0]
     return list(kind.model_fields)

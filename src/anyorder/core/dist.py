@@ -16,9 +16,14 @@ def world() -> int:
 
 
 def start() -> None:
-    """Join the process group when launched by torchrun; do nothing otherwise."""
+    """Join the process group when launched by torchrun, each rank with its own GPU; do nothing otherwise.
+
+    Tensors are summed where they lie: those on GPUs by nccl, those on the CPU (float64 counters) by gloo.
+    """
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def all_sum(value: Tensor) -> Tensor:

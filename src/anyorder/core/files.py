@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write under a temporary name, flush to disk, rename. Raises OSError with one sentence when the disk is full."""
@@ -32,11 +34,14 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             if file.is_file():
                 with file.open("rb") as f:
                     os.fsync(f.fileno())
-        old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
+        _swap_in(temporary, path)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that it is there whole or not at all: it loses its name first."""
+    gone = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    path.replace(gone)
+    shutil.rmtree(gone)
 
 
 def sweep_temporaries(folder: Path) -> None:
@@ -56,7 +61,10 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder for this process; a second one gets a ValueError. The lock dies with the process."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{folder}: is not a folder, nor can it become one; use another --out") from None
     with (folder / ".lock").open("w") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,8 +84,29 @@ def _clean_up(temporary: Path, *, goal: Path) -> Iterator[None]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if _is_disk_full(error):
             raise OSError(
                 errno.ENOSPC, f"disk full while writing {goal}; nothing was half-written, free some space and run again"
             ) from None
         raise
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """ENOSPC itself, or what safetensors makes of it: an exception of its own that only quotes the number."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
+    return isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error)
+
+
+def _swap_in(temporary: Path, path: Path) -> None:
+    """Give the folder its name; an older one goes, but comes back if that fails or is interrupted."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    try:
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,169 @@
+"""Files and folders appear whole or not at all, whatever interrupts the writing."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from safetensors import SafetensorError
+
+from anyorder.core import files
+from anyorder.core.files import locked, remove_folder, sha256_of, sweep_temporaries, write_atomic, write_folder
+
+
+def full(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_write_atomic_writes_text_and_bytes(tmp_path):
+    write_atomic(tmp_path / "a", "grüß\n")
+    write_atomic(tmp_path / "b", b"\x00\xff")
+    write_atomic(tmp_path / "b", b"\x01")
+    assert contents(tmp_path) == {"a": "grüß\n".encode(), "b": b"\x01"}
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(full, OSError), (interrupted, KeyboardInterrupt)])
+@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fault, kind, where):
+    write_atomic(tmp_path / "a", "old")
+    monkeypatch.setattr(where, fault)
+    with pytest.raises(kind) as caught:
+        write_atomic(tmp_path / "a", "new")
+    if kind is OSError:
+        assert caught.value.errno == errno.ENOSPC
+        assert f"disk full while writing {tmp_path / 'a'}; nothing was half-written" in str(caught.value)
+    assert contents(tmp_path) == {"a": b"old"}
+
+
+def two_files(text):
+    def fill(folder):
+        (folder / "sub").mkdir()
+        (folder / "one").write_text(text)
+        (folder / "sub" / "two").write_text(text)
+
+    return fill
+
+
+def test_write_folder_replaces_whole_folders(tmp_path):
+    write_folder(tmp_path / "f", two_files("1"))
+    assert contents(tmp_path) == {"f/one": b"1", "f/sub/two": b"1"}
+    write_folder(tmp_path / "f", lambda place: (place / "three").write_text("2"))
+    assert contents(tmp_path) == {"f/three": b"2"}
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(full, OSError), (interrupted, KeyboardInterrupt)])
+@pytest.mark.parametrize("where", ["fill", "fsync", "first rename", "second rename"])
+def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch, fault, kind, where):
+    write_folder(tmp_path / "f", two_files("old"))
+    fill, renames, replace = two_files("new"), [], type(tmp_path).replace
+
+    def failing_replace(self, target):
+        renames.append(target)
+        if len(renames) == (1 if where == "first rename" else 2):
+            fault()
+        return replace(self, target)
+
+    if where == "fill":
+        fill = fault
+    elif where == "fsync":
+        monkeypatch.setattr(os, "fsync", fault)
+    else:
+        monkeypatch.setattr(type(tmp_path), "replace", failing_replace)
+    with pytest.raises(kind):
+        write_folder(tmp_path / "f", fill)
+    assert contents(tmp_path) == {"f/one": b"old", "f/sub/two": b"old"}
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_the_full_disk_of_safetensors_is_a_full_disk(tmp_path):
+    def fill(folder):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(OSError, match=r"disk full while writing .*f; nothing was half-written") as caught:
+        write_folder(tmp_path / "f", fill)
+    assert caught.value.errno == errno.ENOSPC
+    assert not any(tmp_path.iterdir())
+
+    def other(folder):
+        raise SafetensorError("invalid")
+
+    with pytest.raises(SafetensorError):
+        write_folder(tmp_path / "f", other)
+
+
+def test_other_errors_pass_unchanged(tmp_path, monkeypatch):
+    def denied(*args):
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr(os, "fsync", denied)
+    with pytest.raises(PermissionError, match="denied"):
+        write_atomic(tmp_path / "a", "new")
+    assert not any(tmp_path.iterdir())
+
+
+def test_sweeping_takes_only_temporaries(tmp_path):
+    (tmp_path / ".step_000001.77.tmp").mkdir()
+    (tmp_path / ".step_000001.77.tmp" / "x").write_text("x")
+    (tmp_path / ".config.yaml.77.tmp").write_text("half")
+    (tmp_path / ".lock").write_text("")
+    write_folder(tmp_path / "step_000001", two_files("1"))
+    sweep_temporaries(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "step_000001"]
+
+
+def test_a_folder_is_removed_whole(tmp_path, monkeypatch):
+    write_folder(tmp_path / "f", two_files("1"))
+    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        remove_folder(tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+    monkeypatch.undo()
+    sweep_temporaries(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_sha256_of_known_bytes(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+HOLD = "import sys\nfrom pathlib import Path\nfrom anyorder.core.files import locked\n"
+HOLD += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+
+
+def test_one_process_to_a_folder_and_the_lock_dies_with_it(tmp_path):
+    folder = tmp_path / "run"
+    with (
+        locked(folder),
+        pytest.raises(ValueError, match="another process is writing in this run folder"),
+        locked(folder),
+    ):
+        pass
+    other = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match=r"wait for it or use another --out"), locked(folder):
+            pass
+        other.kill()
+    with locked(folder):
+        pass
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with (
+            pytest.raises(ValueError, match="is not a folder, nor can it become one; use another --out"),
+            locked(place),
+        ):
+            pass
