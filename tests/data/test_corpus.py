@@ -60,6 +60,7 @@ def test_the_standard_library_names_its_python_and_has_no_tests():
 
 def test_the_hash_depends_on_names_texts_and_their_borders_only():
     assert of("ab", "c").hash == Corpus("other", of("ab", "c").read).hash
+    assert of("ab").hash != Corpus("made", lambda: iter([Document("other", "ab")])).hash
     assert len({of("ab", "c").hash, of("a", "bc").hash, of("c", "ab").hash, of("abc").hash}) == 4
     facts = of("é", "b").facts
     assert (facts.documents, facts.bytes) == (2, 3)

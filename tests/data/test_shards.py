@@ -1,5 +1,7 @@
 import errno
+import fcntl
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from anyorder.data import shards as shards_file
-from anyorder.data.atomic import new_folder
+from anyorder.data.atomic import make_once, waiting_lock
 from anyorder.data.shards import Shards, write_shards
 from anyorder.data.tokenizer import BpeTokenizer, ByteTokenizer, SymbolTokenizer
 
@@ -134,7 +136,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shards_file.Path, "write_bytes", write_bytes)
     with pytest.raises(
-        OSError, match=r"the disk is full and nothing of .*/s was kept; free space or use another"
+        OSError, match=r"disk full while writing .*/s; nothing was half-written, free some space"
     ) as error:
         write(tmp_path / "s", tokens_per_shard=1)
     assert error.value.errno == errno.ENOSPC
@@ -144,33 +146,39 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, PermissionError])
 def test_an_interrupted_folder_leaves_nothing(tmp_path, error):
-    def work():
-        with new_folder(tmp_path / "f") as partial:
-            (partial / "x").write_text("half")
-            raise error
+    def fill(new):
+        (new / "x").write_text("half")
+        raise error
 
     with pytest.raises(error):
-        work()
+        make_once(tmp_path / "f", fill)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_not_there_before_it_is_whole(tmp_path):
-    with new_folder(tmp_path / "deep" / "f") as partial:
-        (partial / "x").write_text("1")
-        assert not (tmp_path / "deep" / "f").exists()
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["f"]
-    with new_folder(tmp_path / "deep" / "f") as partial:
-        assert partial is None
+    folder = tmp_path / "deep" / "f"
+    seen = []
+
+    def fill(new):
+        (new / "x").write_text("1")
+        seen.append(folder.exists())
+
+    assert make_once(folder, fill)
+    assert not make_once(folder, fill)
+    assert seen == [False]
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["f"]
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from anyorder.data.atomic import new_folder
-with new_folder(Path(sys.argv[1])) as partial:
-    (partial / "old").write_text("half")
+from anyorder.data.atomic import make_once
+
+def fill(new):
+    (new / "old").write_text("half")
     os.kill(os.getpid(), 9)
+
+make_once(Path(sys.argv[1]), fill)
 """
 
 
@@ -179,8 +187,7 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path):
     assert died.returncode == -signal.SIGKILL
     assert not (tmp_path / "f").exists()
     assert list(tmp_path.rglob("old"))
-    with new_folder(tmp_path / "f") as partial:
-        (partial / "new").write_text("whole")
+    assert make_once(tmp_path / "f", lambda new: (new / "new").touch())
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["f", "f/new"]
 
 
@@ -188,12 +195,13 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path):
 def test_writers_at_the_same_time_do_the_work_once(tmp_path, name):
     worked = []
 
+    def fill(new):
+        (new / "x").write_text("1")
+        time.sleep(0.005)
+        worked.append(1)
+
     def work():
-        with new_folder(tmp_path / name) as partial:
-            if partial is not None:
-                (partial / "x").write_text("1")
-                time.sleep(0.005)
-                worked.append(1)
+        make_once(tmp_path / name, fill)
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -203,3 +211,25 @@ def test_writers_at_the_same_time_do_the_work_once(tmp_path, name):
     assert not any(thread.is_alive() for thread in threads)
     assert worked == [1]
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_waiter_takes_the_lock_that_counts(tmp_path):
+    """The holder it waited for removed the lock file, and a third made a new one: it must wait for the third, too."""
+    path, entered = tmp_path / "lock", threading.Event()
+
+    def wait():
+        with waiting_lock(path):
+            entered.set()
+
+    first = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)  # it waits for the file that goes now
+    path.unlink()
+    with waiting_lock(path):
+        os.close(first)
+        assert not entered.wait(0.1)
+    assert entered.wait(10)
+    thread.join()
+    assert not path.exists()

@@ -93,6 +93,12 @@ def test_clue_errors():
             ValueError, match=f"^clues={clues}: must be between 4 and 16; fewer leave more than one solution$"
         ):
             make_puzzles(grids()[:1], clues=clues, noise=NOISE)
+    with pytest.raises(ValueError, match=r"^clues=3: must be"):
+        Sudoku(clues=3)
+    with pytest.raises(ValueError, match=r"^sudoku form='rows': must be grid or puzzle$"):
+        Sudoku(form="rows")
+    with pytest.raises(ValueError, match=r"^sudoku puzzles_per_grid=0: must be >= 1$"):
+        Sudoku(puzzles_per_grid=0)
     for num_train in (0, 288):
         with pytest.raises(ValueError, match=f"^num_train={num_train}: must be between 1 and 287"):
             split(NOISE, num_train=num_train)

@@ -79,6 +79,12 @@ def test_bpe_pieces_are_the_bytes_the_library_itself_decodes():
     assert single == [bytes([b]) for b in range(256)]
 
 
+def test_bpe_keeps_words_apart():
+    tokenizer = BpeTokenizer.train(["the cat is the cat is the cat"], size=400)
+    assert b" cat" in tokenizer.table.pieces
+    assert not [p for p in tokenizer.table.pieces if b" " in p[1:]]
+
+
 def test_bpe_stops_when_no_pair_occurs_twice():
     small = BpeTokenizer.train(["abab"], size=1000)
     assert small.vocab.size == 258  # the bytes, "ab" and EOS

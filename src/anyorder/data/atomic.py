@@ -1,45 +1,34 @@
-"""A folder appears whole or not at all, whatever happens while it is being written."""
+"""A folder is made once, whole, whoever else makes it at the same time."""
 
-import errno
 import fcntl
+import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from anyorder.core.files import write_folder
 
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path | None]:
-    """A hidden folder beside `folder` to write into, renamed to it at the end; None if `folder` is there already.
 
-    Writers of one folder wait for each other (the lock falls with the process), so a second one finds the work done,
-    and what a killed one left behind is removed first. An error or Ctrl-C removes the partial folder.
+def make_once(folder: Path, fill: Callable[[Path], None]) -> bool:
+    """Fills a new folder that appears only when it is whole; False if it is there already, and then nothing is done.
 
-    Raises:
-        OSError: as the body did; a full disk is told in one sentence.
+    Makers of one folder wait for each other (the lock falls with the process), so the second finds the work done; what
+    a killed one left behind is removed. An error or Ctrl-C leaves nothing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.parent / f".{folder.name}.lock"):
+    with waiting_lock(folder.parent / f".{folder.name}.lock"):
         if folder.exists():
-            yield None
-            return
-        partial = folder.parent / f".{folder.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir()
-            yield partial
-            _sync(partial)
-            partial.rename(folder)
-        except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise disk_full(folder) from error
-            raise
+            return False
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+        write_folder(folder, fill)
+        return True
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def waiting_lock(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on a file that exists only while someone holds or awaits it."""
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
@@ -61,14 +50,3 @@ def _is_open_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _sync(folder: Path) -> None:
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def disk_full(folder: Path) -> OSError:
-    """What to raise when the disk ran full and the partial folder is gone."""
-    return OSError(errno.ENOSPC, f"the disk is full and nothing of {folder} was kept; free space or use another folder")

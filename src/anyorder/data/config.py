@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
-from anyorder.data.atomic import new_folder
+from anyorder.data.atomic import make_once
 from anyorder.data.corpus import Corpus, open_corpus, split
 from anyorder.data.pack import PackedRows, Packing, packed_rows
 from anyorder.data.shards import Shards, write_shards
@@ -92,9 +92,7 @@ def prepare(config: DataConfig, folder: Path | None = None, *, verify: bool = Tr
     short = Path(corpus.name).stem if "/" in corpus.name else corpus.name
     name = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{short}-{recipe['tokenizer']}-{key}")
     place = (config.cache if folder is None else folder).expanduser() / name
-    with new_folder(place) as partial:
-        if partial is not None:
-            _write(partial, config, corpus, recipe)
+    make_once(place, lambda new: _write(new, config, corpus, recipe))
     tokenizer = load_tokenizer(place)
     train, valid = (Shards.open(place / p, tokenizer_hash=tokenizer.hash, verify=verify) for p in ("train", "valid"))
     return PreparedData(config=config, folder=place, tokenizer=tokenizer, train=train, valid=valid)

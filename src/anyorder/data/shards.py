@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from anyorder.data.atomic import new_folder
+from anyorder.core.files import sha256_of
+from anyorder.data.atomic import make_once
 from anyorder.data.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
 TOKENS_PER_SHARD = 2**27  # 256 MiB of 16-bit tokens
-CHUNK = 2**24  # bytes read at a time for a checksum
 AGAIN = "delete the folder and prepare the data again"
 
 
@@ -67,15 +67,14 @@ def write_shards(
         ValueError: the folder exists, a token id outside the vocabulary, no document.
         OSError: the disk is full; nothing is left behind.
     """
-    with new_folder(folder) as partial:
-        if partial is None:
-            raise ValueError(f"{folder}: already exists; delete it or choose another folder")
-        return _write(partial, documents, tokenizer, corpus, corpus_sha256, tokens_per_shard)
+    if not make_once(folder, lambda new: _write(new, documents, tokenizer, corpus, corpus_sha256, tokens_per_shard)):
+        raise ValueError(f"{folder}: already exists; delete it or choose another folder")
+    return read_manifest(folder)
 
 
 def _write(
     folder: Path, documents: Iterable[list[int]], tokenizer: Tokenizer, corpus: str, sha256: str, tokens_per_shard: int
-) -> Manifest:
+) -> None:
     vocab, lengths = tokenizer.vocab, tokenizer.bytes_per_token.numpy()
     assert vocab.eos_id is not None, "our tokenizers have an EOS"
     dtype: Literal["uint16", "uint32"] = "uint16" if vocab.size < 2**16 else "uint32"
@@ -99,7 +98,6 @@ def _write(
         shards=tuple(entries),
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return manifest
 
 
 def _with_eos(
@@ -241,14 +239,5 @@ def _check(path: Path, size: int, sha256: str, verify: bool) -> None:
     if found != size:
         word = "truncated" if found < size else "too long"
         raise ValueError(f"{path}: the shard is {word}, {found} bytes and not {size}; {AGAIN}")
-    if verify and file_sha256(path) != sha256:
+    if verify and sha256_of(path) != sha256:
         raise ValueError(f"{path}: the shard was altered, its checksum is not the manifest's; {AGAIN}")
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -7,7 +7,7 @@ order does, left to right often must guess. The problem is small enough to count
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
-from typing import ClassVar, Final, Literal, final
+from typing import ClassVar, Final, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,11 +20,12 @@ from anyorder.data.tasks.base import Problems
 from anyorder.data.tokenizer import PLACEHOLDER, SymbolTokenizer
 
 CELLS: Final = 16
+NUM_GRIDS: Final = 288
 TOKENIZER: Final = SymbolTokenizer("1234.")  # token d-1 is digit d
 BLANK: Final = 4
 MIN_CLUES: Final = 4  # no puzzle with fewer has one solution
 ATTEMPTS: Final = 10_000  # 1 in 20 sets of four clues will do, so this never ends in failure
-Form = Literal["grid", "puzzle"]
+FORMS: Final = ("grid", "puzzle")
 
 
 def _units() -> Int[Tensor, "12 4"]:
@@ -75,8 +76,7 @@ def make_puzzles(grid: Int[Tensor, "B 16"], *, clues: int, noise: Noise) -> Int[
     Raises:
         ValueError: clues outside 4..16; fewer than four never leave one solution.
     """
-    if not MIN_CLUES <= clues <= CELLS:
-        raise ValueError(f"clues={clues}: must be between {MIN_CLUES} and {CELLS}; fewer leave more than one solution")
+    check_clues(clues)
     puzzle, waiting = torch.full_like(grid, BLANK), torch.arange(len(grid))
     for attempt in range(ATTEMPTS):
         rank = noise.uniform(waiting[:, None], attempt, torch.arange(CELLS)).argsort(dim=-1).argsort(dim=-1)
@@ -89,11 +89,20 @@ def make_puzzles(grid: Int[Tensor, "B 16"], *, clues: int, noise: Noise) -> Int[
     raise AssertionError(f"no unique puzzle of {clues} clues in {ATTEMPTS} draws")
 
 
+def check_clues(clues: int) -> None:
+    if not MIN_CLUES <= clues <= CELLS:
+        raise ValueError(f"clues={clues}: must be between {MIN_CLUES} and {CELLS}; fewer leave more than one solution")
+
+
+def check_split(num_train: int) -> None:
+    if not 1 <= num_train < NUM_GRIDS:
+        raise ValueError(f"num_train={num_train}: must be between 1 and {NUM_GRIDS - 1}, so that a grid is held out")
+
+
 def split(noise: Noise, *, num_train: int) -> tuple[Int[Tensor, "T 16"], Int[Tensor, "H 16"]]:
     """Training and held-out grids: disjoint, together all 288."""
+    check_split(num_train)
     every = grids()
-    if not 1 <= num_train < len(every):
-        raise ValueError(f"num_train={num_train}: must be between 1 and {len(every) - 1}, so that a grid is held out")
     order = noise.uniform(torch.arange(len(every))).argsort(stable=True)
     return every[order[:num_train]], every[order[num_train:]]
 
@@ -121,11 +130,19 @@ class Sudoku:
         puzzles_per_grid: training puzzles made of each grid in "puzzle" form.
     """
 
-    form: Form = "grid"
+    form: str = "grid"
     clues: int = 6
     num_train: int = 200
     puzzles_per_grid: int = 64
     summary: ClassVar[str] = "4x4 sudoku with one solution; held-out grids"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"sudoku form={self.form!r}: must be {' or '.join(FORMS)}")
+        check_clues(self.clues)
+        check_split(self.num_train)
+        if self.puzzles_per_grid < 1:
+            raise ValueError(f"sudoku puzzles_per_grid={self.puzzles_per_grid}: must be >= 1")
 
     @property
     def tokenizer(self) -> SymbolTokenizer:
