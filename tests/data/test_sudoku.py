@@ -5,7 +5,7 @@ import torch
 
 from anyorder.core.noise import Noise
 from anyorder.data.loader import Loader
-from anyorder.data.tasks import TASKS, Sudoku, Task
+from anyorder.data.tasks import TASKS, Sudoku, Task, make_task
 from anyorder.data.tasks.sudoku import (
     BLANK,
     TOKENIZER,
@@ -168,3 +168,17 @@ def test_every_task_keeps_the_protocol_and_goes_through_the_loader(name):
     assert not task.correct(problems, problems.canvas.x).any()
     assert torch.equal(problems.canvas.x[problems.canvas.fixed], problems.x0[problems.canvas.fixed])
     assert "░" in task.render(problems.canvas.x[0])
+
+
+def test_a_task_is_named_with_its_options():
+    assert make_task("sudoku") == Sudoku()
+    assert make_task("sudoku:form=puzzle,clues=8") == Sudoku(form="puzzle", clues=8)
+    for spec, sentence in {
+        "sudokku": "task='sudokku': unknown; did you mean 'sudoku'?",
+        "sudoku:clue=5": "task='sudoku:clue=5': unknown option 'clue'; did you mean 'clues'?",
+        "sudoku:clues=x": "task='sudoku:clues=x': clues='x' is no int; give one",
+        "sudoku:form=rows": "sudoku form='rows': must be grid or puzzle",
+    }.items():
+        with pytest.raises(ValueError) as error:
+            make_task(spec)
+        assert str(error.value) == sentence

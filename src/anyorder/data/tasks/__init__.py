@@ -19,7 +19,7 @@ def make_task(spec: str) -> Task:
     name, _, rest = spec.partition(":")
     if name not in TASKS:
         raise ValueError(f"task={name!r}: unknown; {nearest(name, TASKS)}")
-    kinds = {f.name: type(f.default) for f in dataclasses.fields(TASKS[name])}  # type: ignore[arg-type]
+    kinds: dict[str, Any] = {f.name: type(f.default) for f in dataclasses.fields(TASKS[name])}  # type: ignore[arg-type]
     options: dict[str, Any] = {}
     for key, _, value in (item.partition("=") for item in rest.split(",") if item):
         if key not in kinds:
