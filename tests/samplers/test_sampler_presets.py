@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from anyorder.core.noise import Noise
-from anyorder.core.types import Canvas, Vocab
+from anyorder.core.schedule import Linear
+from anyorder.core.types import Canvas, Vocab, take_rows
 from anyorder.samplers.base import generate
 from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
-from anyorder.samplers.count import Binomial, One, PerStep
+from anyorder.samplers.count import Binomial, One, PerStep, expected_passes
 from anyorder.samplers.position import Confidence, LeftToRight
 from anyorder.samplers.presets import PRESETS, make_sampler
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
-from anyorder.testing.contracts import CountingDenoiser, blank
+from anyorder.testing.contracts import CountingDenoiser, blank, same
 from anyorder.testing.oracle import CausalView, MarkovOracle, RandomTable
 
 NOISE = Noise.of(7)
@@ -80,9 +81,9 @@ def test_exactness_is_derived_from_the_rules():
 
 
 def test_blocks_follow_the_row_not_the_columns():
-    x = torch.full((3, 8), M)
-    x[1, :3] = 0  # a prompt at the left
-    x[2, [1, 4]] = 0  # prompts in between
+    x = torch.full((60, 8), M)
+    x[20:40, :3] = 0  # a prompt at the left
+    x[40:, 1] = x[40:, 4] = 0  # prompts in between
     order = generate(Blockwise(Unmask(), 3), MODEL, Canvas.of(x, vocab=MODEL.vocab), noise=NOISE).order
     for row in order:
         written = row[row >= 0]
@@ -92,10 +93,22 @@ def test_blocks_follow_the_row_not_the_columns():
 
 
 def test_the_inner_sampler_starts_anew_in_each_block():
-    model = CountingDenoiser(MODEL)
-    sample = generate(Blockwise(Unmask(Binomial(1)), 3), model, blank(MODEL.vocab, 2, 8), noise=NOISE)
-    assert sample.order.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2]] * 2
-    assert sample.nfe.tolist() == [3, 3]
+    model, rows = CountingDenoiser(MODEL), 2000
+    once = generate(Blockwise(Unmask(Binomial(1)), 3), model, blank(MODEL.vocab, 2, 8), noise=NOISE)
+    assert once.order.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2]] * 2
+    assert once.nfe.tolist() == [3, 3]
+    nfe = generate(Blockwise(Unmask(Binomial(4)), 3), MODEL, blank(MODEL.vocab, rows, 6), noise=NOISE).nfe.double()
+    assert abs(nfe.mean() - 2 * expected_passes(Linear(), 4, 3)) < 4 * nfe.std() / rows**0.5
+
+
+def test_a_row_knows_how_much_it_had_to_write():
+    x = torch.tensor([[M, 0, M, M], [M, M, M, M]])
+    canvas = Canvas.of(x, vocab=MODEL.vocab)
+    canvas = replace(canvas, window=torch.tensor([[True, True, True, False], [True] * 4]))
+    for sampler in (Unmask(), Causal()):
+        assert sampler.init(canvas, vocab=MODEL.vocab).start.tolist() == [2, 4]
+    carry = Blockwise(Unmask(), 3).init(canvas, vocab=MODEL.vocab)
+    assert (carry.start.tolist(), carry.inner.start.tolist()) == ([2, 4], [2, 3])
 
 
 class Widths:
@@ -118,6 +131,17 @@ def test_causal_reads_the_prefix_only():
     x[:, [0, 3]] = 1
     generate(Causal(), arm, Canvas.of(x, vocab=arm.vocab), noise=NOISE)
     assert arm.columns == [2, 3, 5, 6]
+
+
+def test_causal_rows_do_not_see_how_far_the_others_are():
+    x = torch.full((4, 6), M)
+    x[1, :3] = torch.tensor([1, 0, 2])
+    x[2, 3:] = 1
+    canvas = Canvas.of(x, vocab=MODEL.vocab)
+    together = generate(Causal(), MODEL, canvas, noise=NOISE)  # a model that does look right
+    for row in range(4):
+        alone = generate(Causal(), MODEL, take_rows(canvas, torch.tensor([row])), noise=NOISE)
+        assert same(alone, take_rows(together, torch.tensor([row])))
 
 
 def markov_with_eos():
@@ -149,6 +173,7 @@ def test_after_the_end_of_a_document_the_row_is_filled_for_free():
         rest = [j for j in range(end + 1, 10) if j != 7]
         assert (sample.canvas.x[row, rest] == 0).all()
         assert (sample.token_logp[row, rest] == 0).all()
+        assert (sample.order[row, rest] == sample.order[row, end]).all()
         assert sample.canvas.x[row, 7] == 2
         assert int(sample.nfe[row]) == int(plain.order[row, end]) + 1
     assert ended > 10
