@@ -27,7 +27,7 @@ class _TokenNll(torch.autograd.Function):
         start = 0
         for chunk in _chunks(logits):
             here = slice(start, start + len(chunk))
-            p = chunk.float().sub_(lse[here, None]).exp_()
+            p = (chunk - lse[here, None]).exp_()  # float32, whatever the logits are, and a copy
             p.scatter_add_(1, tokens[here, None], torch.full_like(p[:, :1], -1.0))
             out[here] = p.mul_(grad[here, None])
             start += len(chunk)

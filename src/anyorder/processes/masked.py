@@ -31,7 +31,8 @@ class MaskedDiffusion:
         draw: how rows share their mask levels: "independent", "stratified" (i + u_i)/G, "antithetic" (u_0 + i/G) mod 1.
         group: G, rows that share a draw; row i of group g has sample_id = g*G + i. The rows of one optimiser step, say.
         t_min: the time form draws t from [t_min, 1]; above 0 it is biased, as SMDM's 1e-3 is (samplers.md a.4).
-        weight: "nelbo", or "flat": every masked token counts the same, scaled to the same mean (2602.15014 trains so).
+        weight: "nelbo", or "flat": every masked token counts 2: what "nelbo" gives it on average over t of the linear
+            schedule, (T + 1)/T of it in the count form (arXiv:2602.15014 trains with flat weights).
     Source:
         arXiv:2406.07524 (NELBO), arXiv:2409.02908 Prop. 3.1 (count form), arXiv:2410.18514 eq. 4 (1/t).
     """
@@ -85,7 +86,7 @@ class MaskedDiffusion:
         n = 1 + (level * num_targets).floor().clamp(max=num_targets - 1).long()
         rank = u.masked_fill(~batch.target, 2.0).argsort(-1).argsort(-1)
         masked = (rank < n[:, None]) & batch.target
-        return masked, torch.where(num_targets > 0, num_targets / n.clamp(min=1), 0.0).double()
+        return masked, torch.where(num_targets > 0, num_targets.double() / n.clamp(min=1), 0.0)
 
 
 def smdm() -> MaskedDiffusion:
