@@ -50,9 +50,9 @@ def test_ancestral_copies_a_bit_as_often_as_predicted(length, num_steps, value):
     predicted = float(2 * ((r + d / 2) ** length - r**length).sum())
     assert predicted == pytest.approx(value, abs=1e-9)
     model = oracle_c(length)
-    sample = generate(Unmask(Binomial(num_steps)), model, blank(model.vocab, 20_000, length), noise=NOISE)
+    sample = generate(Unmask(Binomial(num_steps)), model, blank(model.vocab, 8000, length), noise=NOISE)
     equal = (sample.canvas.x == sample.canvas.x[:, :1]).all(-1).double().mean()
-    assert abs(float(equal) - predicted) < 4 * math.sqrt(predicted * (1 - predicted) / 20_000)
+    assert abs(float(equal) - predicted) < 4 * math.sqrt(predicted * (1 - predicted) / 8000)
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])
