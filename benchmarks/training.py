@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from common import Row, at_least, median, report, seconds
 from torch import Tensor, nn
 
 from anyorder.core.noise import Noise
@@ -28,6 +27,7 @@ from anyorder.train.config import OptimConfig
 from anyorder.train.optim import make_optimizer
 from anyorder.train.peak import matmul_peak
 from anyorder.train.step import train_step
+from common import Row, at_least, median, report, seconds
 
 VOCAB = Vocab(size=4096, mask_id=4096, pad_id=4097, eos_id=4095)
 OPTIM = OptimConfig(lr=1e-3)
@@ -212,7 +212,7 @@ def main() -> None:
         return
     trainers = ["plain", "eager"] + ([] if args.eager else ["compiled"])
     rows = [row for case in cases for row in rows_of(case, trainers, args.steps, args.rounds)]
-    best = {c.size: [r for r in rows if r["size"] == c.size and r["trainer"] == trainers[-1]][0] for c in cases}
+    best = {c.size: next(r for r in rows if r["size"] == c.size and r["trainer"] == trainers[-1]) for c in cases}
     checks = {}
     for size, aim in (("1M", 3.0), ("6M", 2.0)):
         if size in best:

@@ -1,4 +1,4 @@
-"""One thread per test process: two workers on two cores must not fight, and reductions must not depend on the worker count."""
+"""One thread per test process: two workers on two cores must not fight, nor sums depend on how many there are."""
 
 import os
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from anyorder.core.config import load_config
 from anyorder.core.files import write_atomic
 from anyorder.data.config import DataConfig
 from anyorder.processes.config import ProcessConfig
 from anyorder.train.config import BatchConfig, EvalConfig, OptimConfig, RunConfig
 from anyorder.train.data import run_data
-from anyorder.train.loop import CONFIG, MODEL, Run, RunData, train
+from anyorder.train.loop import CONFIG, Run, RunData, train
 
 INDEX: Final = "quickstart.json"
 PAGE: Final = "report.html"
@@ -80,7 +78,12 @@ def recipes(seed: int, *, short: bool) -> list[Part]:
     mdm, arm = ProcessConfig(kind="mdm"), ProcessConfig(kind="arm")
     compiled = not short and shutil.which("g++") is not None
     text_run = RunConfig(
-        seed=seed, data=text, size="1M", batch=BatchConfig(rows=32), optim=OptimConfig(lr=3e-3, ema=0.0), compile=compiled
+        seed=seed,
+        data=text,
+        size="1M",
+        batch=BatchConfig(rows=32),
+        optim=OptimConfig(lr=3e-3, ema=0.0),
+        compile=compiled,
     )
     puzzle_run = RunConfig(
         seed=seed, task="sudoku", size="1M", batch=BatchConfig(rows=256), optim=OptimConfig(lr=2e-3, warmup_steps=50)
@@ -94,7 +97,7 @@ def recipes(seed: int, *, short: bool) -> list[Part]:
 
 
 def _settled(folder: Path, part: Part, data: RunData, *, seconds: float) -> RunConfig:
-    """The run's configuration: as an earlier call decided it, or with the steps that fit into `seconds` here and now."""
+    """The run's configuration: as an earlier call decided it, or with the steps that fit into `seconds` now."""
     if (folder / CONFIG).exists():
         return load_config(RunConfig, folder / CONFIG)
     run = Run(part.recipe, data, folder)

@@ -1,6 +1,6 @@
-"""What the quickstart shows of its four runs: figures, samples, an infill, a puzzle filled in; the page and a picture."""
+"""What the quickstart shows of its four runs: figures, samples, an infill, a puzzle; the page and a picture."""
 
-import os
+import math
 import platform
 import subprocess
 import sys
@@ -40,16 +40,12 @@ def draw_page(out: Path, *, seed: int, seconds: float) -> dict[str, Any]:
     data = ReportData(
         title="anyorder quickstart",
         subtitle="A language model that writes in any order, beside its left-to-right twin",
-        caveat=(
-            "These are 1M-parameter models after a few minutes on a laptop-class CPU. At this budget a masked diffusion "
-            "model's text is rough: words and indentation, little syntax. It needs about ten times the tokens of its "
-            "autoregressive twin for the same bits per byte; an hour (--minutes 60) makes lines of code of it."
-        ),
+        caveat=_caveat(out, text_figures),
         made_with=MadeWith(
             version=anyorder.__version__,
             commit=_commit(),
             command="anyorder " + " ".join(sys.argv[1:]),
-            machine=f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            machine=f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
             seconds=seconds,
         ),
         config=dump_config(load_config(RunConfig, out / "text-mdm" / CONFIG)),
@@ -61,6 +57,26 @@ def draw_page(out: Path, *, seed: int, seconds: float) -> dict[str, Any]:
     return {"text": text_figures, "puzzle": puzzle_figures, "matmul_peak_flops": peak}
 
 
+def _caveat(out: Path, figures: dict[str, Any]) -> str:
+    """What the text is worth, and how long it would take to be worth more, from this run's own curve."""
+    points = _curve_points(out / "text-mdm")
+    mdm, arm = figures["mdm"], figures["arm"]
+    rough = (
+        f"These are small models after {mdm['seconds'] / 60:.1f} minutes of training each. The MDM's text is rough: it "
+        f"stands at {mdm['bits_per_byte']:.2f} bits per byte where its twin is at {arm['bits_per_byte']:.2f}."
+    )
+    half = min(points, key=lambda p: abs(p[0] - mdm["tokens"] / 2))
+    gain = (half[1] - points[-1][1]) / math.log2(points[-1][0] / half[0]) if half[0] < points[-1][0] else 0.0
+    if gain <= 0.01:
+        return f"{rough} Give it more --minutes."
+    doublings = max(0.0, (mdm["bits_per_byte"] - arm["bits_per_byte"]) / gain)
+    minutes = 2**doublings * mdm["seconds"] / 60
+    return (
+        f"{rough} The last doubling of its training took {gain:.2f} bits per byte off; if every further one did the "
+        f"same, it would be where its twin is now after about {minutes:,.0f} minutes (a straight-line guess)."
+    )
+
+
 def _text_act(out: Path, seed: int, peak: float) -> tuple[Act, dict[str, Any]]:
     runs = {kind: out / f"text-{kind}" for kind in LABELS}
     config = load_config(RunConfig, runs["mdm"] / CONFIG)
@@ -70,9 +86,10 @@ def _text_act(out: Path, seed: int, peak: float) -> tuple[Act, dict[str, Any]]:
     samples = _text_samples(models, seed)
     per_byte = {kind: (v.bits_per_byte, v.bits_per_byte_stderr) for kind, v in final.items()}
     summary = (
-        f"Two 1M-parameter twins read the source of Python's standard library: the MDM for {last['mdm']['seconds']:.0f} "
-        f"seconds, the ARM for {last['arm']['seconds']:.0f}. On files neither has seen, the ARM needs "
-        f"{per_byte['arm'][0]:.2f} bits per byte and the MDM at most {per_byte['mdm'][0]:.2f} (its figure is an upper bound)."
+        f"Two 1M-parameter twins read the source of Python's standard library, the MDM for "
+        f"{last['mdm']['seconds']:.0f} seconds and the ARM for {last['arm']['seconds']:.0f}. On files neither has "
+        f"seen, the ARM needs {per_byte['arm'][0]:.2f} bits per byte and the MDM at most {per_byte['mdm'][0]:.2f} (its "
+        "figure is an upper bound)."
     )
     act = Act(
         name="text",
@@ -107,10 +124,11 @@ def _puzzle_act(out: Path, seed: int) -> tuple[Act, dict[str, Any]]:
     ]
     rows = [[s.label, Share(share=s.share, stderr=s.stderr), s.nfe] for s in solved]
     summary = (
-        "Sudoku on a 4x4 board: every row, column and box holds 1 to 4. Both twins learned from 200 of the 288 possible "
-        f"boards and are tested on puzzles (six clues, one solution) of the other 88. Writing the cell it is surest of "
-        f"first, the MDM solves {solved[0].share:.0%}; the same network in random order {solved[1].share:.0%}, left to "
-        f"right {solved[2].share:.0%}; its autoregressive twin, which reads the whole puzzle first, {solved[3].share:.0%}."
+        "Sudoku on a 4x4 board: every row, column and box holds 1 to 4. Both twins learned from 200 of the 288 "
+        "possible boards and are tested on puzzles (six clues, one solution) of the other 88. Writing the cell it is "
+        f"surest of first, the MDM solves {solved[0].share:.0%}; the same network in random order "
+        f"{solved[1].share:.0%}, left to right {solved[2].share:.0%}; its autoregressive twin, which reads the whole "
+        f"puzzle before it writes, {solved[3].share:.0%}."
     )
     act = Act(
         name="puzzle",
@@ -127,7 +145,7 @@ def _puzzle_act(out: Path, seed: int) -> tuple[Act, dict[str, Any]]:
 
 
 def _boards(sure: Solved, chance: Solved) -> list[Trace]:
-    """One puzzle on one clock: the confident order beside the random one; a puzzle where they differ, if there is one."""
+    """One puzzle on one clock: the confident order beside the random one; where they differ, if they do."""
     differ = (sure.correct & ~chance.correct).nonzero()[:, 0].tolist() or sure.correct.nonzero()[:, 0].tolist() or [0]
     return [
         Trace(
@@ -154,7 +172,13 @@ def _text_samples(models: dict[str, LanguageModel], seed: int) -> list[Trace]:
     filled = mdm.infill([before, gap, after], sampler="top-prob", temperature=0.0, seed=seed)[0]
     pair = "Two ways to write"
     return [
-        _trace("infill", "top-prob", filled, prompt="the text on both sides is given", note=f"the code says {hidden!r} here"),
+        _trace(
+            "infill",
+            "top-prob",
+            filled,
+            prompt="the text on both sides is given",
+            note=f"the code says {hidden!r} here",
+        ),
         _trace("MDM", "first-hitting", mdm.sample(seed=seed)[0], note="any order, drawn exactly", group=pair),
         _trace("ARM", "causal", arm.sample(seed=seed)[0], note="left to right, drawn exactly", group=pair),
         _trace(
@@ -194,18 +218,22 @@ def _final(model: LanguageModel, data: RunData, seed: int) -> Validation:
 
 
 def _curve(kind: str, run: Path, final: Validation) -> Curve:
-    points = [
+    return Curve(
+        label=LABELS[kind],
+        unit="bits per byte",
+        points=_curve_points(run),
+        final=final.bits_per_byte,
+        final_stderr=final.bits_per_byte_stderr,
+    )
+
+
+def _curve_points(run: Path) -> list[tuple[float, float, float]]:
+    """(tokens seen, held-out bits per byte, standard error), as training went on."""
+    return [
         (r["tokens"], r["bits_per_byte"], r["bits_per_byte_stderr"])
         for r in read_records(run / METRICS)
         if r["kind"] == "valid"
     ]
-    return Curve(
-        label=LABELS[kind],
-        unit="bits per byte",
-        points=points,
-        final=final.bits_per_byte,
-        final_stderr=final.bits_per_byte_stderr,
-    )
 
 
 def _z_curve(mdm: LanguageModel, data: RunData, seed: int) -> list[tuple[int, float, float]]:
@@ -232,14 +260,31 @@ def _costs(models: dict[str, LanguageModel], last: dict[str, Record], peak: floa
         name = kind.upper()
         mfu = 100 * record["flops"] / record["seconds"] / peak
         cards += [
-            Cost(label=f"{name} training", value=record["tokens_per_second"], unit="tokens/s", help="validation included"),
-            Cost(label=f"{name} compute", value=float(record["flops"]), unit="FLOPs", help="matmuls, forward and backward"),
-            Cost(label=f"{name} MFU", value=round(mfu, 1), unit="%", help=f"of {peak / 1e12:.2f} TFLOP/s, a bf16 matmul here"),
+            Cost(
+                label=f"{name} training", value=record["tokens_per_second"], unit="tokens/s", help="validation included"
+            ),
+            Cost(
+                label=f"{name} compute",
+                value=float(record["flops"]),
+                unit="FLOPs",
+                help="matmuls, forward and backward",
+            ),
+            Cost(
+                label=f"{name} MFU",
+                value=round(mfu, 1),
+                unit="%",
+                help=f"of {peak / 1e12:.2f} TFLOP/s, a bf16 matmul here",
+            ),
         ]
     for trace in samples:
         if trace.group:
             cards.append(
-                Cost(label=f"{trace.kind} sample", value=float(trace.nfe), unit="passes", help=f"{len(trace.tokens)} tokens")
+                Cost(
+                    label=f"{trace.kind} sample",
+                    value=float(trace.nfe),
+                    unit="passes",
+                    help=f"{len(trace.tokens)} tokens",
+                )
             )
     return cards
 
@@ -251,6 +296,9 @@ def _train_records(run: Path) -> list[Record]:
 def _commit() -> str:
     """The short commit of the checkout this package runs from, or nothing."""
     done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() if done.returncode == 0 else ""
