@@ -1,0 +1,112 @@
+"""The command `anyorder`: finds the command, runs it, turns every error into one sentence and an exit code.
+
+Exit codes: 0 done, 2 bad input (nothing was changed), 1 a failure or Ctrl-C while running. ANYORDER_DEBUG=1 shows
+tracebacks. Nothing heavy is imported before a command runs.
+"""
+
+import errno
+import importlib
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: one line about it, the module with its function, and whether it goes on where it was stopped."""
+
+    about: str
+    module: str
+    resumes: bool = False
+
+    def load(self, name: str) -> Callable[[list[str]], int | None]:
+        run: Callable[[list[str]], int | None] = getattr(importlib.import_module(f"anyorder.cli.{self.module}"), name)
+        return run
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "train a masked diffusion model and its twin in minutes, and see a page of both", "make", True
+    ),
+    "data": Command("turn text into tokens that runs read", "make", True),
+    "train": Command("train a model on text or on a made task", "make", True),
+    "sample": Command("let a model write", "use"),
+    "infill": Command("let a model fill the gaps in a text", "use"),
+    "score": Command("measure how well a model predicts a text", "use"),
+    "inspect": Command("show what a run or model is, how far it got and whether its files are whole", "look"),
+    "methods": Command("list samplers and training objectives with their papers and costs", "look"),
+    "bench": Command("run the benchmarks of a checkout", "look"),
+}
+BAD_INPUT = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+HELP = """usage: anyorder COMMAND [options]
+
+Language models that generate in any order: train, sample, score and look at them.
+
+commands:
+{commands}
+
+anyorder COMMAND --help shows the options of a command and an example. Begin with:
+  anyorder quickstart"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # text of a model on a terminal that is not UTF-8
+    debug = os.environ.get("ANYORDER_DEBUG", "0") not in ("", "0")
+    resumes = bool(args) and args[0] in COMMANDS and COMMANDS[args[0]].resumes
+    try:
+        return _run(args)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
+    except KeyboardInterrupt:
+        return _say("stopped; run the same command to go on from the last checkpoint" if resumes else "stopped", code=1)
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _say(sentence(error), code=2 if isinstance(error, BAD_INPUT) else 1)
+
+
+def sentence(error: Exception) -> str:
+    """An error as one line for people."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno == errno.ENOSPC and "full" not in error.strerror
+        text = f"{where}{'the disk is full' if full else error.strerror}"
+    elif isinstance(error, ValueError | RuntimeError | OSError):
+        text = str(error) or type(error).__name__
+    else:
+        text = f"internal error: {type(error).__name__}: {error}; please report it (ANYORDER_DEBUG=1 shows where)"
+    return " ".join(text.split())
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        print(HELP.format(commands="\n".join(f"  {n.ljust(width)}  {c.about}" for n, c in COMMANDS.items())))
+        return 0 if args else 2
+    if args[0] == "--version":
+        import anyorder
+
+        print(anyorder.__version__)
+        return 0
+    if args[0] not in COMMANDS:
+        from anyorder.core.config import nearest
+
+        raise ValueError(f"unknown command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+    return COMMANDS[args[0]].load(args[0])(args[1:]) or 0
+
+
+def _say(text: str, *, code: int) -> int:
+    print(f"anyorder: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Command-line parsing that answers mistakes in one sentence naming the nearest right word; it imports no PyTorch."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+class Wide(argparse.RawDescriptionHelpFormatter):
+    """Help with one line per option."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=120)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser for one command; mistakes raise ValueError instead of printing a usage text.
+
+    Args:
+        command: its name.
+        usage: its arguments in short.
+        about: what it does.
+        example: command lines shown at the end of --help.
+    """
+
+    def __init__(self, command: str, *, usage: str, about: str, example: str) -> None:
+        super().__init__(
+            prog=f"anyorder {command}",
+            description=about,
+            epilog=f"example:\n{example}",
+            formatter_class=Wide,
+            usage=f"anyorder {command} {usage}",
+            allow_abbrev=False,
+        )
+        self.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+    def error(self, message: str) -> NoReturn:
+        text = re.sub(r"^argument ([^:]+): ", lambda m: f"{m[1].split('/')[-1]}: ", message)
+        raise ValueError(f"{text}; see {self.prog} --help")
+
+    def parse(self, args: Sequence[str]) -> argparse.Namespace:
+        """The options; ValueError for one that does not exist, naming the nearest."""
+        found, rest = self.parse_known_args(list(args))
+        if not rest:
+            return found
+        wrong = next((word for word in rest if word.startswith("-")), rest[0])
+        if not wrong.startswith("-"):
+            raise ValueError(f"{wrong!r}: one argument too many; see {self.prog} --help")
+        raise ValueError(f"unknown option {wrong.split('=')[0]}; {self._nearest(wrong.split('=')[0])}")
+
+    def _nearest(self, wrong: str) -> str:
+        import difflib
+
+        known = [word for action in self._actions for word in action.option_strings if word.startswith("--")]
+        close = difflib.get_close_matches(wrong, known, n=1) or difflib.get_close_matches(
+            wrong.rsplit(".", 1)[-1].lstrip("-"), [word.rsplit(".", 1)[-1].lstrip("-") for word in known], n=1
+        )
+        meant = [word for word in known if close and word.endswith(close[0])]
+        return f"did you mean {meant[0]}?" if meant else f"see {self.prog} --help"
+
+
+def add_sampling(parser: Parser) -> None:
+    """The options that `sample` and `infill` share."""
+    parser.add_argument("--n", type=int, default=1, metavar="N", help="samples to write (default 1)")
+    parser.add_argument("--sampler", metavar="NAME", help="see anyorder methods (default first-hitting, ARM causal)")
+    parser.add_argument("--steps", type=int, metavar="K", help="steps of a sampler that takes a number of them")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 greedy, 1 the model's law")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest tokens (0: all)")
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest share P (1: all)"
+    )
+    parser.add_argument("--block", type=int, metavar="N", help="write block by block, N tokens each")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same text (default 0)")
+
+
+def add_model(parser: Parser) -> None:
+    """Which model, and how to run it."""
+    parser.add_argument("run", metavar="RUN", help="folder of a run, a model or a quickstart")
+    parser.add_argument("--dtype", default="float32", metavar="TYPE", help="float32, bfloat16 or float64")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (default cpu)")

@@ -1,0 +1,176 @@
+"""Commands that use a trained model: `sample`, `infill`, `score`."""
+
+import argparse
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyorder.cli.parser import Parser, add_model, add_sampling
+from anyorder.cli.show import finish, plus_minus, safe, table
+
+if TYPE_CHECKING:
+    from anyorder.api import GAP, Generation
+
+ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+MARK = re.compile(r"\[\[(-?\d+)\]\]")
+
+
+def sample(args: list[str]) -> None:
+    parser = Parser(
+        "sample",
+        usage="RUN [--prompt TEXT] [--n N] [--length L] [--sampler NAME] [--steps K] [--seed S] ...",
+        about="Let a model write. In a prompt, \\n is a new line, \\t a tab and \\\\ a backslash.",
+        example='  anyorder sample runs/quickstart --prompt "def main" --n 2\n'
+        "  anyorder sample runs/quickstart --sampler top-prob --steps 32 --temperature 0.8",
+    )
+    add_model(parser)
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="what every sample begins with (default nothing)")
+    parser.add_argument(
+        "--length", type=int, metavar="L", help="tokens of a row, prompt included (default the model's)"
+    )
+    add_sampling(parser)
+    found = parser.parse(args)
+    from anyorder.api import load
+
+    model = load(found.run, dtype=found.dtype, device=found.device)
+    made = model.sample(
+        typed(found.prompt),
+        n=found.n,
+        length=found.length,
+        sampler=found.sampler,
+        num_steps=found.steps,
+        temperature=found.temperature,
+        top_k=found.top_k,
+        top_p=found.top_p,
+        block=found.block,
+        seed=found.seed,
+    )
+    _written(made, found, kind=model.kind)
+
+
+def infill(args: list[str]) -> None:
+    parser = Parser(
+        "infill",
+        usage="RUN TEXT [--n N] [--sampler NAME] [--steps K] [--seed S] ...",
+        about="Let a model fill gaps. [[n]] in the text is a gap of n tokens; several are allowed.\n"
+        "\\n is a new line, \\t a tab and \\\\ a backslash.",
+        example='  anyorder infill runs/quickstart "def add(a, b):\\n    return [[4]]"',
+    )
+    add_model(parser)
+    parser.add_argument("text", metavar="TEXT", help="text with gaps [[n]]")
+    add_sampling(parser)
+    found = parser.parse(args)
+    from anyorder.api import load
+
+    parts = parts_of(typed(found.text))
+    model = load(found.run, dtype=found.dtype, device=found.device)
+    made = model.infill(
+        parts,
+        n=found.n,
+        sampler=found.sampler,
+        num_steps=found.steps,
+        temperature=found.temperature,
+        top_k=found.top_k,
+        top_p=found.top_p,
+        block=found.block,
+        seed=found.seed,
+    )
+    _written(made, found, kind=model.kind)
+
+
+def score(args: list[str]) -> None:
+    parser = Parser(
+        "score",
+        usage="RUN --text FILE [FILE ...] [--draws K] [--seed S]",
+        about="Measure how well a model predicts text: exactly (ARM), or an upper bound with its Monte-Carlo standard\n"
+        "error (MDM). A text longer than the model is scored in consecutive windows, each on its own.",
+        example="  anyorder score runs/quickstart --text notes.txt --draws 64",
+    )
+    add_model(parser)
+    parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help="UTF-8 files; - is standard input")
+    parser.add_argument("--draws", type=int, default=32, metavar="K", help="masked copies of each window (default 32)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
+    found = parser.parse(args)
+    texts = [read_text(name) for name in found.text]
+    from anyorder.api import load
+
+    model = load(found.run, dtype=found.dtype, device=found.device)
+    scores = model.score(texts, draws=found.draws, seed=found.seed)
+    payload: list[dict[str, Any]] = []
+    rows = []
+    for name, s in zip(found.text, scores, strict=True):
+        per = {
+            "nats_per_token": s.nats_per_token,
+            "nats_per_token_stderr": s.nats_per_token_stderr,
+            "bits_per_byte": s.bits_per_byte,
+            "bits_per_byte_stderr": s.bits_per_byte_stderr,
+        }
+        payload.append({"text": name, **per, **dataclasses.asdict(s)})
+        figures = (
+            plus_minus(s.nats_per_token, s.nats_per_token_stderr, digits=4),
+            plus_minus(s.bits_per_byte, s.bits_per_byte_stderr, digits=4),
+        )
+        rows.append([name, *figures, str(s.num_tokens), str(s.num_bytes), str(s.windows), str(s.nfe)])
+    first = scores[0]
+    what = "exact" if model.kind == "arm" else f"an upper bound, {first.draws} draws a window"
+    columns = ["text", "nats/token", "bits/byte", "tokens", "bytes", "windows", "passes"]
+    text = f"{table(columns, rows)}\n\nestimator: {first.estimator} ({what})"
+    finish({"run": found.run, "kind": model.kind, "scores": payload}, as_json=found.json, text=text)
+
+
+def typed(text: str) -> str:
+    r"""What a shell user means: the two characters \n are a new line, \t a tab, \\ a backslash."""
+    return re.sub(r"\\[nt\\]", lambda m: ESCAPES[m[0]], text)
+
+
+def parts_of(text: str) -> "list[str | GAP]":
+    """A text with [[n]] marks as `LanguageModel.infill` wants it.
+
+    Raises:
+        ValueError: no mark, or a gap of no tokens.
+    """
+    from anyorder.api import GAP
+
+    pieces = MARK.split(text)  # text, n, text, n, ..., text
+    if len(pieces) == 1:
+        raise ValueError("the text has no gap; write one as [[n]], a gap of n tokens, as in 'return [[4]]'")
+    parts: list[str | GAP] = []
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            parts.append(GAP(int(piece)))
+        elif piece:
+            parts.append(piece)
+    return parts
+
+
+def read_text(name: str) -> str:
+    """A UTF-8 file, whole and not empty; ValueError otherwise."""
+    if name == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        try:
+            data = Path(name).read_bytes()
+        except FileNotFoundError:
+            raise ValueError(f"{name}: no such file; check the path") from None
+        except IsADirectoryError:
+            raise ValueError(f"{name}: is a folder; name the files in it") from None
+    if not data:
+        raise ValueError(f"{name}: the file is empty; there is nothing to score")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start} (0x{data[error.start]:02x})"
+        raise ValueError(f"{name}: {where} is not UTF-8; convert the file, for example with iconv -t utf-8") from None
+
+
+def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str) -> None:
+    """Print samples: a line of figures above each text."""
+    blocks = []
+    for number, g in enumerate(made, start=1):
+        per_token = g.logp / g.num_tokens
+        figures = f"{g.num_tokens} tokens, {g.nfe} passes, log p {g.logp:.2f} nats ({per_token:.3f} per token)"
+        blocks.append(f"--- {number}/{len(made)}  {kind.upper()} {g.sampler}: {figures}\n{safe(g.text)}")
+    payload = {"run": found.run, "kind": kind, "seed": found.seed, "samples": [dataclasses.asdict(g) for g in made]}
+    finish(payload, as_json=found.json, text="\n".join(blocks))
