@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = os.environ.get("ANYORDER_DEBUG", "0") not in ("", "0")
     resumes = bool(args) and args[0] in COMMANDS and COMMANDS[args[0]].resumes
     try:
-        return _run(args)
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
+        code = _run(args)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return _say("stopped; run the same command to go on from the last checkpoint" if resumes else "stopped", code=1)
     except BrokenPipeError:  # the reader (head, say) has seen enough
@@ -87,6 +87,13 @@ def sentence(error: Exception) -> str:
 
 
 def _run(args: list[str]) -> int:
+    try:
+        return _dispatch(args)
+    except SystemExit as done:  # how argparse ends after --help
+        return int(done.code or 0)
+
+
+def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         print(HELP.format(commands="\n".join(f"  {n.ljust(width)}  {c.about}" for n, c in COMMANDS.items())))

@@ -49,14 +49,14 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"unknown option {wrong.split('=')[0]}; {self._nearest(wrong.split('=')[0])}")
 
     def _nearest(self, wrong: str) -> str:
+        """The option meant: the one of that last name, else the most alike."""
         import difflib
 
         known = [word for action in self._actions for word in action.option_strings if word.startswith("--")]
-        close = difflib.get_close_matches(wrong, known, n=1) or difflib.get_close_matches(
-            wrong.rsplit(".", 1)[-1].lstrip("-"), [word.rsplit(".", 1)[-1].lstrip("-") for word in known], n=1
-        )
-        meant = [word for word in known if close and word.endswith(close[0])]
-        return f"did you mean {meant[0]}?" if meant else f"see {self.prog} --help"
+        last = wrong.split(".")[-1].removeprefix("--")
+        same = [word for word in known if word.endswith(f".{last}")]
+        close = same or difflib.get_close_matches(wrong, known, n=1)
+        return f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
 
 
 def add_sampling(parser: Parser) -> None:

@@ -27,7 +27,7 @@ def pairs(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
 
 
-def count(number: float) -> str:
+def count(number: float | int) -> str:
     """A large number short: 1234567 is 1.23M."""
     for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= size:

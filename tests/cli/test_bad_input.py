@@ -1,0 +1,236 @@
+"""Bad input and failures: one sentence on stderr, the right exit code, no traceback, nothing half-written."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anyorder.cli.main import main, sentence
+from anyorder.core.files import locked
+from anyorder.train.loop import Run
+from conftest import TinyRuns
+
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(capsys: Capture, *args: str | Path, code: int = 2) -> str:
+    """The one sentence of a command line that fails, without its prefix."""
+    got = main([str(a) for a in args])
+    out, err = capsys.readouterr()
+    assert got == code, out + err
+    assert out == ""
+    assert err.startswith("anyorder: ")
+    assert err.count("\n") == 1
+    assert not err.endswith(".\n")
+    return err.removeprefix("anyorder: ").strip()
+
+
+@pytest.fixture
+def copied(tiny_runs: TinyRuns, tmp_path: Path) -> Path:
+    """A copy of the finished MDM run that a test may spoil."""
+    shutil.copytree(tiny_runs.mdm, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 255
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trian", "unknown command 'trian'; did you mean 'train'?"),
+        ("train --data.corpsu x", "unknown option --data.corpsu; did you mean --data.corpus?"),
+        ("train --optim.lrr=1", "unknown option --optim.lrr; did you mean --optim.lr?"),
+        ("train --lr 1", "unknown option --lr; did you mean --optim.lr?"),
+        ("train --num_steps -5", "train: num_steps='-5': Input should be greater than 0"),
+        ("train --num_steps many", "train: num_steps='many': Input should be a valid integer"),
+        ("train --size tinny", "size='tinny': unknown; did you mean 'tiny'?"),
+        ("train --process.kind mdn", "process.kind='mdn': Input should be 'mdm' or 'arm'"),
+        ("train --process.schedule liner", "process.schedule='liner': unknown; did you mean 'linear'?"),
+        ("train --task sudokku", "task='sudokku': unknown; did you mean 'sudoku'?"),
+        ("train --seed", "--seed: expected one argument; see anyorder train --help"),
+        ("train nothing.yaml", "nothing.yaml: no such configuration file"),
+        ("train --data.corpus nothing.txt", "data.corpus='nothing.txt': no such file or folder"),
+        ("data nothing.txt", "data.corpus='nothing.txt': no such file or folder"),
+        ("data corpus.txt --vocab_size 3", "vocab_size='3': Input should be greater than or equal to 257"),
+        ("sample nothing", "nothing: no such folder"),
+        ("sample", "the following arguments are required: RUN"),
+        ("sample mdm --sampler topprob", "did you mean 'top-prob'?"),
+        ("sample mdm --sampler ancestral --steps -3", "sampler.num_steps=-3: must be >= 1"),
+        ("sample mdm --lenght 3", "unknown option --lenght; did you mean --length?"),
+        ("sample mdm --length 999", "length=999: must be between 1 and the 32 tokens"),
+        ("sample mdm --prompt=" + 40 * "x", "prompt: its 40 tokens leave nothing to write in the model's length=32"),
+        ("sample mdm --n two", "--n: invalid int value: 'two'"),
+        ("sample mdm --temperature -1", "sampler.temperature=-1.0: must be >= 0"),
+        ("sample mdm --device cuda:99", "device='cuda:99'"),
+        ("sample mdm extra", "'extra': one argument too many"),
+        ("infill mdm a[[0]]", "GAP(0): a gap has at least 1 token"),
+        ("infill mdm a[[-2]]", "GAP(-2): a gap has at least 1 token"),
+        ("infill mdm abc", "the text has no gap"),
+        ("infill arm a[[2]]b", "cannot see the text after a gap"),
+        ("score mdm --text nothing.txt", "nothing.txt: no such file"),
+        ("score mdm --text empty.txt", "empty.txt: the file is empty"),
+        ("score mdm --text latin.txt", "latin.txt: byte 3 (0xff) is not UTF-8"),
+        ("score mdm --text mdm", "mdm: is a folder"),
+        ("score mdm --text corpus.txt --draws 5", "draws=5: must be a positive multiple of 4"),
+        ("inspect nothing", "nothing: no such folder"),
+        ("bench nothing", "benchmark 'nothing': unknown"),
+        ("quickstart --minutes 0", "minutes=0.0: must be > 0"),
+    ],
+)
+def test_one_sentence_and_exit_code_2(
+    words: str, message: str, tiny_runs: TinyRuns, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("mdm", "arm", "corpus.txt"):
+        (tmp_path / name).symlink_to(tiny_runs.folder / name)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "latin.txt").write_bytes(b"abc\xff")
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *words.split())
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"learning_rate: 3", "unknown key 'learning_rate'"),
+        (b"optim: {lrr: 3}", "unknown key 'optim.lrr'; did you mean 'lr'?"),
+        (b"optim: [", "not a YAML text file"),
+        (b"", "holds no keys"),
+        (b"seed: \xff\xfe", "not a YAML text file"),
+    ],
+)
+def test_bad_configuration_files(content: bytes, message: str, capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    assert message in refused(capsys, "train", tmp_path / "c.yaml", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"ab\xffcd" * 99, "byte 2 (0xff) is not UTF-8"),
+        (b"too short", "the text has only 9 tokens; lower data.length to 9 or less"),
+    ],
+)
+def test_bad_texts_to_train_on(
+    content: bytes, message: str, tiny_runs: TinyRuns, capsys: Capture, tmp_path: Path
+) -> None:
+    (tmp_path / "t.txt").write_bytes(content)
+    words = [*tiny_runs.options(), "--data.corpus", tmp_path / "t.txt", "--out", tmp_path / "run"]
+    assert message in refused(capsys, "train", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_configuration_in_the_folder(tiny_runs: TinyRuns, copied: Path, capsys: Capture) -> None:
+    words = [*tiny_runs.options(), "--num_steps", "21", "--out", copied]
+    assert "holds a run with another num_steps (20, asked for 21)" in refused(capsys, "train", *words)
+
+
+def test_two_processes_in_one_folder(copied: Path, capsys: Capture) -> None:
+    with locked(copied):
+        assert "another process is writing in this run folder" in refused(
+            capsys, "train", copied / "config.yaml", "--out", copied
+        )
+
+
+@pytest.mark.parametrize("spoil", [flip, lambda p: os.truncate(p, 100), Path.unlink])
+def test_spoiled_checkpoints_and_models(spoil: Callable[[Path], object], copied: Path, capsys: Capture) -> None:
+    spoil(copied / "step_000020" / "model.safetensors")
+    message = refused(capsys, "train", copied / "config.yaml", "--out", copied)
+    assert "missing, truncated or altered" in message
+    spoil(copied / "model" / "model.safetensors")
+    for command in (["sample", copied], ["score", copied, "--text", copied / "config.yaml"], ["inspect", copied]):
+        assert "missing, truncated or altered" in refused(capsys, *command)
+
+
+def test_a_spoiled_shard(tiny_runs: TinyRuns, capsys: Capture, tmp_path: Path) -> None:
+    shutil.copytree(tiny_runs.folder / "cache", tmp_path / "cache")
+    for shard in (tmp_path / "cache").glob("*/train/*.bin"):
+        flip(shard)
+    words = [*tiny_runs.options(), "--data.cache", tmp_path / "cache", "--out", tmp_path / "run"]
+    assert "the shard was altered" in refused(capsys, "train", *words)
+
+
+def test_a_full_disk(tiny_runs: TinyRuns, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, flush = tmp_path / "run", os.fsync
+
+    def no_room_for_checkpoints(descriptor: int) -> None:
+        if any(p.name.startswith(".step_") for p in out.iterdir()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(descriptor)
+
+    monkeypatch.setattr("os.fsync", no_room_for_checkpoints)
+    message = refused(capsys, "train", *tiny_runs.options(), "--out", out, "--quiet", code=1)
+    assert "disk full while writing" in message
+    assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".lock")) == ["config.yaml", "metrics.jsonl"]
+    monkeypatch.undo()
+    assert main(["train", *tiny_runs.options(), "--out", str(out), "--quiet"]) == 0
+    assert (out / "model" / "model.safetensors").read_bytes() == (
+        tiny_runs.mdm / "model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_ctrl_c_and_going_on(
+    tiny_runs: TinyRuns, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, after = tmp_path / "run", Run.after
+
+    def interrupted(self: Run, done: int, result: object) -> None:
+        after(self, done, result)  # type: ignore[arg-type]
+        if done == 13:
+            raise KeyboardInterrupt
+
+    words = [*tiny_runs.options(), "--out", str(out), "--quiet", "--save_every", "5"]
+    monkeypatch.setattr(Run, "after", interrupted)
+    message = refused(capsys, "train", *words, code=1)
+    assert message == "stopped; run the same command to go on from the last checkpoint"
+    assert "its last checkpoint is step_000010" in refused(capsys, "sample", out)
+    assert main(["inspect", str(out)]) == 0
+    assert "step 10/20" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main(["train", *words]) == 0
+    assert (out / "model" / "model.safetensors").read_bytes() == (
+        tiny_runs.mdm / "model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_real_ctrl_c(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    words = [*tiny_runs.options(), "--num_steps", "100000", "--save_every", "5", "--out", str(tmp_path), "--quiet"]
+    process = subprocess.Popen([sys.executable, "-m", "anyorder", "train", *words], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("step_*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=30)[1]
+    assert (err, process.returncode) == (
+        "anyorder: stopped; run the same command to go on from the last checkpoint\n",
+        1,
+    )
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    command = f"{sys.executable} -m anyorder --help | (exec 0<&-; sleep 0.3)"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_errors_read_as_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sentence(OSError(errno.ENOSPC, "No space left on device", "a/b")) == "a/b: the disk is full"
+    assert sentence(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) == "x: No such file or directory"
+    assert sentence(RuntimeError("two\n  lines")) == "two lines"
+    assert sentence(KeyError("k")) == "internal error: KeyError: 'k'; please report it (ANYORDER_DEBUG=1 shows where)"
+    monkeypatch.setenv("ANYORDER_DEBUG", "1")
+    with pytest.raises(ValueError, match="no such folder"):
+        main(["sample", "nothing"])
