@@ -20,17 +20,15 @@ from anyorder.train.config import RunConfig
 from anyorder.train.data import task_noise
 from anyorder.train.loop import CONFIG, MODEL
 
-SEEDS = 5  # independent generations of every instance
-
 
 @dataclass(frozen=True)
 class Solved:
     """The held-out instances of a task as one sampler wrote them.
 
     Args:
-        share: solved, mean over instances and seeds; `stderr` over instances.
+        share: solved, mean over instances and times; `stderr` over instances.
         nfe: mean network passes an instance.
-        sample, correct: of the first seed.
+        sample, correct: of the first time.
     """
 
     label: str
@@ -47,8 +45,12 @@ class Solved:
         return [self.tokenizer.decode([i]) for i in self.sample.canvas.x[row].tolist()]
 
 
-def solve(run: Path, *, sampler: str, label: str, seed: int) -> Solved:
-    """Write every held-out instance of the run's task `SEEDS` times and check it."""
+def solve(run: Path, *, sampler: str, label: str, seed: int, times: int = 5) -> Solved:
+    """Write every held-out instance of the run's task `times` times and check it.
+
+    Raises:
+        ValueError: the run was trained on text.
+    """
     config = load_config(RunConfig, run / CONFIG)
     if config.task is None:
         raise ValueError(f"{run}: was trained on text, not on a task; give a run with a task")
@@ -56,7 +58,7 @@ def solve(run: Path, *, sampler: str, label: str, seed: int) -> Solved:
     problems = task.test(noise=task_noise(config))
     samples = [
         generate(make_sampler(sampler), loaded.model, problems.canvas, noise=Noise.of(seed).at("solve").at(i))
-        for i in range(SEEDS)
+        for i in range(times)
     ]
     correct = torch.stack([task.correct(problems, s.canvas.x) for s in samples])
     per_instance = correct.double().mean(0)

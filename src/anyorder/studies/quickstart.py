@@ -57,7 +57,7 @@ def quickstart(out: Path, *, minutes: float = 7.0, seed: int = 0, quiet: bool = 
         config = _settled(out / part.name, part, data, seconds=60 * minutes * TRAINING_SHARE * part.share)
         train(config, data, out / part.name, quiet=quiet)
     _say("\nscoring, sampling, drawing the page", quiet)
-    summary = draw_page(out, seed=seed, seconds=time.monotonic() - started)
+    summary = draw_page(out, seed=seed, times=1 if minutes < SHORT else 5, seconds=time.monotonic() - started)
     index = {"default": "text-mdm", "runs": [part.name for part in parts], **summary}
     write_atomic(out / INDEX, json.dumps(index, indent=1) + "\n")
     return index
