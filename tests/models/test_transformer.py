@@ -130,6 +130,15 @@ def test_a_full_position_sees_everything():
         assert ((logits(model, other) - before).abs().amax(-1) > 1e-6).all()
 
 
+def test_a_blank_canvas_looks_the_same_everywhere():
+    """Rotary positions tell distances only: before the first token is written, all positions have one prediction."""
+    blank = torch.full((1, 9), VOCAB.mask_id)
+    out = logits(network(False), blank)[0]
+    torch.testing.assert_close(out, out[:1].expand_as(out), atol=2e-6, rtol=1e-5)
+    out = logits(network(False), torch.cat([blank, torch.tensor([[3]])], 1))[0]
+    assert ((out[:8] - out[1:9]).abs().amax(-1) > 1e-4).all()
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_packed_documents_equal_documents_alone(causal):
     """Each document reads itself only; an ARM reads EOS before its first token; positions are relative."""

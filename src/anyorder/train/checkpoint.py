@@ -1,10 +1,12 @@
 """Checkpoints: a folder per step, whole or absent, checked against its own checksums when read.
 
-step_000123/{model, optimizer, ema}.safetensors, state.json (step, counters, SHA-256 of each file); no pickles.
+step_000123/{model, optimizer, ema}.safetensors, state.json (step, counters, SHA-256 of each file and of
+the rest of itself); no pickles.
 """
 
+import hashlib
 import json
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from anyorder.core.files import sha256_of, write_folder
+from anyorder.core.files import remove_folder, sha256_of, write_folder
 from anyorder.train.ema import Ema
 
 State = dict[str, Any]
@@ -36,16 +38,18 @@ def save_checkpoint(
         if ema is not None:
             save_file(ema.weights, folder / "ema.safetensors")
         sums = {f.name: sha256_of(f) for f in sorted(folder.glob("*.safetensors"))}
-        (folder / "state.json").write_text(json.dumps({"step": step, **state, "sha256": sums}, indent=1))
+        body = {"step": step, **state, "sha256": sums}
+        (folder / "state.json").write_text(json.dumps({**body, "checksum": _checksum(body)}, indent=1))
 
     write_folder(run / f"step_{step:06d}", fill)
     for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The run's checkpoint folders, oldest first."""
-    return sorted(p for p in run.glob("step_*") if p.is_dir())
+    found = {int(p.name[5:]): p for p in run.glob("step_*") if p.is_dir() and re.fullmatch(r"step_\d{6,}", p.name)}
+    return [found[step] for step in sorted(found)]
 
 
 def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None) -> State:
@@ -59,10 +63,7 @@ def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Op
     _copy_into({name: p.data for name, p in model.named_parameters()}, weights, source=folder)
     saved = load_file(folder / "optimizer.safetensors")
     for name, p in model.named_parameters():
-        optimizer.state[p] = {
-            key: saved[f"{key}/{name}"].to(p.device if key != "step" else "cpu")
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+        optimizer.state[p] = {key: saved[f"{key}/{name}"].to(p.device) for key in ("step", "exp_avg", "exp_avg_sq")}
     if ema is not None:
         _copy_into(ema.weights, load_file(folder / "ema.safetensors"), source=folder)
     return state
@@ -75,11 +76,17 @@ def read_state(folder: Path) -> State:
         state: State = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError):
         raise ValueError(f"{folder}: state.json is missing or unreadable; {remedy}") from None
+    if not isinstance(state, dict) or state.pop("checksum", None) != _checksum(state):
+        raise ValueError(f"{folder / 'state.json'}: altered (its checksum differs); {remedy}")
     for name, expected in state["sha256"].items():
         file = folder / name
         if not file.exists() or sha256_of(file) != expected:
             raise ValueError(f"{file}: missing, truncated or altered (its SHA-256 differs); {remedy}")
     return state
+
+
+def _checksum(body: State) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _flat_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -102,6 +102,7 @@ class Run:
         if saved:
             state = load_checkpoint(saved[-1], model=self.model, optimizer=self.optimizer, ema=self.ema)
             step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+            self._nats, self._counted = state["nats_since_log"], state["tokens_since_log"]
         if dist.rank() == 0:
             keep_records(self.folder / METRICS, lambda record: record["step"] <= step)
         self._since = time.monotonic()
@@ -141,7 +142,12 @@ class Run:
                 model=self.model,
                 optimizer=self.optimizer,
                 ema=self.ema,
-                state={"tokens": self.tokens, "seconds": self.seconds},
+                state={
+                    "tokens": self.tokens,
+                    "seconds": self.seconds,
+                    "nats_since_log": self._nats,
+                    "tokens_since_log": self._counted,
+                },
                 keep=self.config.keep,
             )
 

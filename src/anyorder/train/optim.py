@@ -17,7 +17,10 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def lr_at(step: int, num_steps: int, config: OptimConfig) -> float:
-    """Learning rate of step 0..num_steps-1: linear warm-up, then cosine, warm-up-stable-decay or constant."""
+    """Learning rate of step 0..num_steps-1: linear warm-up, then cosine, stable and linear decay (wsd), or constant.
+
+    Cosine and WSD reach `min_lr_ratio` of the peak exactly at the last step.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     low = config.lr * config.min_lr_ratio
@@ -25,7 +28,7 @@ def lr_at(step: int, num_steps: int, config: OptimConfig) -> float:
         return config.lr
     if config.schedule == "wsd":
         tail = max(1, round(config.decay_share * num_steps))
-        left = min(1.0, (num_steps - step) / tail)
+        left = min(1.0, (num_steps - 1 - step) / tail)
         return low + (config.lr - low) * left
-    done = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    done = (step - config.warmup_steps) / max(1, num_steps - 1 - config.warmup_steps)
     return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * done))

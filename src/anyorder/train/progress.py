@@ -3,8 +3,8 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -26,10 +26,11 @@ class Progress:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self.bar = Bar(*columns, disable=quiet or not sys.stderr.isatty(), transient=True)
+        hidden = quiet or not sys.stderr.isatty()
+        self.bar = Bar(*columns, console=Console(stderr=True), disable=hidden, transient=True)
         self.task = self.bar.add_task("train", total=num_steps, completed=first, note="")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         self.bar.start()
         return self
 
@@ -48,5 +49,7 @@ class Progress:
         self.bar.update(self.task, completed=done, note=note)
         if self.bar.disable and not self.quiet and (now - self.line_at > LINE_EVERY or done == self.num_steps):
             self.line_at = now
-            left = (self.num_steps - done) * (now - self.started) / max(1, done - self.first)
+            left = (
+                (self.num_steps - done) * (now - self.started) / max(1, done - self.first - 1)
+            )  # timed since the first
             print(f"  step {done}/{self.num_steps}  {note}  {left:.0f} s left", file=sys.stderr, flush=True)

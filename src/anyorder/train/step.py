@@ -36,7 +36,7 @@ def train_step(
     Dividing once makes accumulation and data parallelism equal to one large batch, whatever rows they hold.
 
     Raises:
-        RuntimeError: the loss is not finite.
+        RuntimeError: the loss or its gradient is not finite; the weights are as before.
     """
     sums = torch.zeros(2, dtype=torch.float64)
     for batch in micro_batches:
@@ -51,6 +51,8 @@ def train_step(
         grad.copy_(dist.all_sum(grad))
     torch._foreach_div_(grads, max(num_tokens, 1.0))
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+    if not float(norm) < float("inf"):
+        raise RuntimeError(f"the gradient's norm became {float(norm)}; lower optim.lr or train in float32")
     optimizer.step()
     optimizer.zero_grad()
     return StepResult(nats=nats, num_tokens=int(num_tokens), grad_norm=float(norm))
