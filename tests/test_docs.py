@@ -194,7 +194,7 @@ def test_shown_commands_and_options_exist(help_of):
             continue
         assert name in COMMANDS, f"{page}: anyorder {name}"
         seen.add(name)
-        options = [word for word in rest if word.startswith("--") and word != "--optim.learning_rate"]  # shown as wrong
+        options = [word for word in rest if word.startswith("--") and word != "--optim.warmup"]  # shown as wrong
         if name == "bench":
             script = (ROOT / "benchmarks" / f"{rest[0]}.py").read_text()
             assert all(f'"{option}"' in script for option in options), f"{page}: {rest}"
