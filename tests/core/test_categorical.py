@@ -241,7 +241,7 @@ def test_top_p_splits_ties_by_id_and_checks_p():
 
 
 def test_fine_exponential_map():
-    """samplers.md d.7: r = 0 gives about 2^-65, monotone, no inf, nan or 0."""
+    """The exponential map: r = 0 gives about 2^-65, monotone, no inf, nan or 0."""
     r = torch.cat([torch.arange(1000), 2 ** torch.arange(10, 63)]).double().unique()
     e = exponential((r + 0.5) * 2.0**-64)
     assert float(e[0]) == pytest.approx(2.0**-65, rel=1e-12)
@@ -251,7 +251,7 @@ def test_fine_exponential_map():
 
 
 def test_truncated_gumbel_known_values():
-    """samplers.md d.2."""
+    """Prop. 5.2 of arXiv:2409.02908, checked numbers."""
     got = truncated_gumbel_law(f64(0.3, 0.05, 0.5, 0.15), 0.5)
     torch.testing.assert_close(got, f64(0.2424363, 3.05045e-6, 0.7366525, 0.0209081), rtol=3e-6, atol=0)
     got = truncated_gumbel_law(f64(0.001, 0.009, 0.09, 0.9), 7.62437)
@@ -293,7 +293,7 @@ def zipf_step(a: float, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
      (1.5, 2048, 0.946, 3.157, 2.680), (2.5, 50000, 0.973, 1.016, 0.870)],
 )  # fmt: skip
 def test_lattice_law_reproduces_the_entropy_drop(a, steps, ratio, before, after):
-    """samplers.md d.3: float32 joint draws over {tokens, mask} at V = 50257."""
+    """Float32 joint draws over {tokens, mask} at V = 50257."""
     mu, pi = zipf_step(a, steps)
     law = lattice_gumbel_law(pi, 1 - 1 / steps)
     assert float(law.sum() * steps) == pytest.approx(ratio, abs=1.2e-3)
@@ -303,14 +303,14 @@ def test_lattice_law_reproduces_the_entropy_drop(a, steps, ratio, before, after)
 
 @pytest.mark.parametrize(("bits", "after"), [(8, 3.25), (11, 4.37)])
 def test_half_precision_noise_ruins_even_a_law_without_mask(bits, after):
-    """samplers.md d.3, low-precision trap: Zipf(1) has entropy 7.566."""
+    """Half-precision noise, the trap: Zipf(1) has entropy 7.566."""
     mu, _ = zipf_step(1.0, 1)
     law = truncated_gumbel_law(mu, -math.log(-math.log1p(-(2.0**-bits))))
     assert float(entropy(law.log()[None])) == pytest.approx(after, abs=6e-3)
 
 
 def test_the_faulty_draw_loses_rare_tokens_and_ours_does_not():
-    """11-bit noise, mask mass .96: both sides of samplers.md d.3 by simulation."""
+    """11-bit noise, mask mass .96: both laws by simulation."""
     n, bits = 200_000, 11
     pi = f64(2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 1e-4)
     mask = 1 - float(pi.sum())

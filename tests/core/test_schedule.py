@@ -1,4 +1,4 @@
-"""Every schedule of samplers.md a.6: inverse, derivative, weight, against autograd and each other."""
+"""Every schedule: inverse, derivative, weight, against autograd and each other."""
 
 import math
 

@@ -29,7 +29,7 @@ def ids(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("sizes", [1, 2, 3, 6, 12, 31])
 @pytest.mark.parametrize("per_replicate", [1, 2, 8, 16])
 def test_every_count_is_equally_likely(sizes, per_replicate):
-    """The published rounding formula over-draws even counts by up to 25% (smdm.md f); ours is uniform."""
+    """The published rounding formula over-draws even counts by up to 25% (arXiv:2502.09992's code); ours is uniform."""
     strata = _strata(torch.arange(4000), draws=2 * per_replicate, replicates=2, noise=SEED.at("n"))
     n = 1 + (sizes * strata).floor().long()
     assert int(n.min()) == 1

@@ -140,6 +140,16 @@ def test_a_blank_canvas_looks_the_same_everywhere():
 
 
 @pytest.mark.parametrize("causal", [False, True])
+def test_who_may_read_whom(causal):
+    segment = torch.tensor([[1, 1, 2, 0, 0]])
+    allowed = attention.attention_mask(segment, 5, causal=causal, device=segment.device)
+    expected = [[1, 1 - causal, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
+    assert allowed.long().tolist() == [[expected]]
+    whole = attention.attention_mask(None, 3, causal=causal, device=segment.device)
+    assert (whole.long().tolist() == [[[[1, 0, 0], [1, 1, 0], [1, 1, 1]]]]) if causal else whole is None
+
+
+@pytest.mark.parametrize("causal", [False, True])
 def test_packed_documents_equal_documents_alone(causal):
     """Each document reads itself only; an ARM reads EOS before its first token; positions are relative."""
     model = network(causal)

@@ -1,4 +1,4 @@
-"""Output laws by enumeration against the closed forms of samplers.md (h)."""
+"""Output laws by enumeration against their closed forms."""
 
 import itertools
 import math

@@ -177,7 +177,7 @@ def test_tables_are_checked():
 
 
 def test_entropies_of_the_small_laws():
-    """samplers.md (h)."""
+    """Known entropies of the three tiny languages."""
     assert oracle_a().entropy() == pytest.approx(1.0296530140645737, abs=1e-14)
     assert oracle_b().entropy(6) == pytest.approx(2.318562047517186, abs=1e-14)
     assert oracle_c(5).entropy() == pytest.approx(math.log(2), abs=1e-15)

@@ -129,7 +129,7 @@ def draw_with_log_prob(
 
 
 def exponential(u: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-    """Standard exponentials -log(1 - u): fine near 0, where the winner of a race is decided (samplers.md, d.5)."""
+    """Standard exponentials -log(1 - u): fine near 0, where the winner of a race is decided."""
     return -torch.log1p(-u)
 
 

@@ -66,7 +66,7 @@ class Noise:
         """Uniforms in (0, 1), float64, of the broadcast shape of the counters.
 
         Built from 64 bits: resolution 2^-64 near 0, 2^-53 near 1; never 0, never 1, so both tails of an inverse CDF are
-        reached (samplers.md d.6; the float32 defect of arXiv:2409.02908, section 5, is a lattice of 2^-24 near 1).
+        reached (the float32 defect of arXiv:2409.02908, section 5, is a lattice of 2^-24 near 1).
         """
         high, low, _, _ = self.words(row, step, position)
         u = high.to(torch.float64) * 2.0**-32 + (low.to(torch.float64) + 0.5) * 2.0**-64

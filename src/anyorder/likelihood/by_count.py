@@ -1,6 +1,6 @@
 """The loss-by-mask-count curve: how hard is one masked token when n of a row's targets are masked.
 
-Under a perfect denoiser the value at n masks is Z_{T-n}, and the sum over n = 1..T is the entropy (samplers.md a.7).
+Under a perfect denoiser the value at n masks is Z_{T-n}, and the sum over n = 1..T is the entropy (arXiv:2409.02908).
 """
 
 import math

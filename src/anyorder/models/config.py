@@ -30,7 +30,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def num_block_params(self) -> int:
-        """N: parameters of blocks and final norm, without embedding and head (SMDM's N_nonemb, smdm.md b)."""
+        """N: parameters of blocks and final norm, without embedding and head (arXiv:2410.18514)."""
         d, f = self.d_model, self.d_ff
         return self.num_layers * (4 * d * d + 3 * d * f + 2 * d) + d
 

@@ -91,7 +91,7 @@ class Transformer(nn.Module):
         return shifted_BL.masked_fill(first_BL, eos)
 
     def init_weights(self, noise: Noise) -> None:
-        """SMDM's: N(0, 2/(5d)); attention output and down projections N(0, 1/(d num_layers^2)); norms 1 (smdm.md b)."""
+        """SMDM's: N(0, 2/(5d)); attention output and down projections N(0, 1/(d num_layers^2)); norms 1."""
         d, layers = self.config.d_model, self.config.num_layers
         for index, (name, p) in enumerate(sorted(self.named_parameters())):
             if p.ndim == 1:

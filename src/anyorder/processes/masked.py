@@ -1,6 +1,6 @@
 """Masked diffusion (MDM): hide some targets, predict them from the rest, weight so that the loss bounds -log p.
 
-Two forms of one bound (samplers.md a.2, a.3). Count form: n uniform in 1..T, exactly n of a row's T targets masked,
+Two forms of one bound. Count form: n uniform in 1..T, exactly n of a row's T targets masked,
 weight T/n. Time form: t uniform in (0, 1], each target masked with chance 1 - alpha(t), weight
 -alpha'(t)/(1 - alpha(t)).
 """
@@ -30,7 +30,7 @@ class MaskedDiffusion:
         schedule: alpha(t) of the time form; its choice changes the variance of the loss, not its mean.
         draw: how rows share their mask levels: "independent", "stratified" (i + u_i)/G, "antithetic" (u_0 + i/G) mod 1.
         group: G, rows that share a draw; row i of group g has sample_id = g*G + i. The rows of one optimiser step, say.
-        t_min: the time form draws t from [t_min, 1]; above 0 it is biased, as SMDM's 1e-3 is (samplers.md a.4).
+        t_min: the time form draws t from [t_min, 1]; above 0 it is biased by a factor 1/(1 - t_min), as SMDM's 1e-3 is.
         weight: "nelbo", or "flat": every masked token counts 2: what "nelbo" gives it on average over t of the linear
             schedule, (T + 1)/T of it in the count form (arXiv:2602.15014 trains with flat weights).
     Source:
@@ -90,5 +90,5 @@ class MaskedDiffusion:
 
 
 def smdm() -> MaskedDiffusion:
-    """SMDM's own training loss: independent t in [1e-3, 1], weight 1/t, Bernoulli masks (smdm.md a)."""
+    """Masked diffusion exactly as SMDM trains it: independent t in [1e-3, 1], weight 1/t, Bernoulli masks."""
     return MaskedDiffusion(form="time", draw="independent", t_min=1e-3)

@@ -113,7 +113,7 @@ def z_curve(oracle: Oracle) -> Float[Tensor, " L"]:
     The best possible cross-entropy per token at n masks is Z_{L-n}.
 
     Source:
-        samplers.md, a.7 (left-Riemann form of the cost of parallel decoding).
+        arXiv:2409.02908, Prop. 3.1: the count form, taken apart by count.
     """
     length, joint = oracle.length, oracle.table.reshape([oracle.size] * oracle.length)
     entropy = {}

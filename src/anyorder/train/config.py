@@ -11,7 +11,7 @@ from anyorder.processes.config import ProcessConfig
 
 
 class OptimConfig(BaseModel, frozen=True, extra="forbid"):
-    """AdamW; norms and embeddings are not decayed (SMDM decays them, smdm.md c)."""
+    """AdamW; norms and embeddings are not decayed (SMDM, arXiv:2410.18514, decays them)."""
 
     lr: PositiveFloat = 2e-3  # peak
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)  # of the peak, at the last step
