@@ -11,21 +11,22 @@ import torch
 from resume_runs import KILLS
 from safetensors.torch import load_file
 
+from anyorder.data.atomic import new_folder
+
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """All scenarios of resume_runs.py, run once."""
-    folder = tmp_path_factory.mktemp("runs")
-    done = subprocess.run(
-        [sys.executable, HERE / "resume_runs.py", folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=300,
-    )
-    return folder, json.loads(done.stdout)
+    """All scenarios of resume_runs.py, run once, by whichever test worker comes first."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "resume_runs"
+    with new_folder(folder) as partial:
+        if partial is not None:
+            command, env = [sys.executable, HERE / "resume_runs.py", partial], {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=300)
+            (partial / "results.json").write_bytes(done.stdout)
+    return folder, json.loads((folder / "results.json").read_bytes())
 
 
 CASES = [(kind, name) for kind in ("mdm", "arm") for name in KILLS if kind == "mdm" or name == "after step 11"]
