@@ -1,5 +1,6 @@
 """Killed at any moment and started again, a run ends with the same bits; split over ranks, with the same weights."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -11,8 +12,6 @@ import torch
 from resume_runs import KILLS
 from safetensors.torch import load_file
 
-from anyorder.data.atomic import new_folder
-
 HERE = Path(__file__).parent
 
 
@@ -21,12 +20,14 @@ def runs(tmp_path_factory):
     """All scenarios of resume_runs.py, run once, by whichever test worker comes first."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "resume_runs"
-    with new_folder(folder) as partial:
-        if partial is not None:
-            command, env = [sys.executable, HERE / "resume_runs.py", partial], {**os.environ, "OMP_NUM_THREADS": "1"}
+    results = folder / "results.json"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second worker waits here, then finds the results
+        if not results.exists():
+            command, env = [sys.executable, HERE / "resume_runs.py", folder], {**os.environ, "OMP_NUM_THREADS": "1"}
             done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=300)
-            (partial / "results.json").write_bytes(done.stdout)
-    return folder, json.loads((folder / "results.json").read_bytes())
+            results.write_bytes(done.stdout)
+    return folder, json.loads(results.read_bytes())
 
 
 CASES = [(kind, name) for kind in ("mdm", "arm") for name in KILLS if kind == "mdm" or name == "after step 11"]
