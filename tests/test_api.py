@@ -138,6 +138,16 @@ def test_long_texts_are_scored_window_by_window(arm: LanguageModel, mdm: Languag
     assert (bound.windows, bound.nfe, bound.num_tokens) == (3, 24, 72)
 
 
+def test_every_window_of_every_text_has_draws_of_its_own(mdm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = "abcdefgh" * 4
+    one, same_text = mdm.score([window, window], draws=8)
+    assert one.nats != same_text.nats
+    two = mdm.score([2 * window], draws=8)[0]
+    assert abs(two.nats - 2 * one.nats) > 1e-3
+    monkeypatch.setattr("anyorder.api.ROWS_AT_ONCE", 1)
+    assert mdm.score([2 * window], draws=8)[0].nats == pytest.approx(two.nats, abs=1e-4)
+
+
 def test_a_score_does_not_depend_on_its_neighbours(mdm: LanguageModel) -> None:
     both = mdm.score(["first text", "second"], draws=8)
     assert both[0] == mdm.score(["first text"], draws=8)[0]

@@ -268,7 +268,7 @@ class LanguageModel:
 
     def _generation(self, made: Sample, row: int, *, seconds: float, name: str, end_at_eos: bool) -> Generation:
         tokens, order = made.canvas.x[row].tolist(), made.order[row].tolist()
-        ends = [i for i, token in enumerate(tokens) if token == self.model.vocab.eos_id and order[i] >= 0]
+        ends = [i for i, token in enumerate(tokens) if token == self.model.vocab.eos_id]  # no prompt can spell it
         return Generation(
             text=self.tokenizer.decode(tokens[: ends[0]] if end_at_eos and ends else tokens),
             tokens=tokens,

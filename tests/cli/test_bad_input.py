@@ -222,7 +222,8 @@ def test_a_real_ctrl_c(tiny_runs: TinyRuns, tmp_path: Path) -> None:
 
 def test_a_reader_that_has_seen_enough() -> None:
     command = f"{sys.executable} -m anyorder --help | (exec 0<&-; sleep 0.3)"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=buffered)
     assert done.stderr == ""
 
 
