@@ -5,7 +5,6 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.anyorder-setup
 EXTRAS ?= test,dev
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: setup quickstart test lint bench docs

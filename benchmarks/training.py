@@ -4,11 +4,13 @@
 
 The plain trainer is what public code does: bf16 autocast, fused attention, logits at every position, float32
 cross-entropy over all of them, the mask as a full-tensor product. Both train the same network on the same rows. Every
-measurement is a process of its own, ours and plain in turn, so that peak memory is its own and drift hits both.
+measurement is a process of its own, ours and plain in turn, so that peak memory is its own and drift hits both; all
+run under the settings that the command `anyorder` starts with.
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyorder.cli.main import TUNED
 from anyorder.core.noise import Noise
 from anyorder.core.types import Batch, Vocab
 from anyorder.models import SIZES, ModelConfig, Transformer, training_flops
@@ -163,7 +166,7 @@ def measure(case: Case, trainer: str, steps: int) -> dict[str, float]:
 
 def in_child(case: Case, trainer: str, steps: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", trainer, "--sizes", case.size, "--steps", str(steps)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=TUNED | os.environ)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -201,8 +204,8 @@ def rows_of(case: Case, trainers: list[str], steps: int, rounds: int) -> list[Ro
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=[c.size for c in CASES], choices=[c.size for c in CASES])
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of a measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each trainer, in turn")
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of a measurement")
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each trainer, in turn")
     parser.add_argument("--eager", action="store_true", help="leave out the compiled trainer")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()

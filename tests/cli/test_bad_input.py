@@ -174,7 +174,8 @@ def test_a_full_disk(tiny_runs: TinyRuns, capsys: Capture, tmp_path: Path, monke
     monkeypatch.setattr("os.fsync", no_room_for_checkpoints)
     message = refused(capsys, "train", *tiny_runs.options(), "--out", out, "--quiet", code=1)
     assert "disk full while writing" in message
-    assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".lock")) == ["config.yaml", "metrics.jsonl"]
+    left = sorted(p.name for p in out.iterdir() if not p.name.startswith(".lock"))
+    assert left == ["config.yaml", "data.json", "metrics.jsonl"]
     monkeypatch.undo()
     assert main(["train", *tiny_runs.options(), "--out", str(out), "--quiet"]) == 0
     assert (out / "model" / "model.safetensors").read_bytes() == (

@@ -41,7 +41,7 @@ def test_train_help_lists_every_key_with_default_and_comment(capsys: Capture) ->
     text = " ".join(printed(capsys, "train", "--help").split())
     assert "--optim.lr V peak (default 0.002)" in text
     assert "--data.tokenizer V bytes, bpe (default bpe)" in text
-    assert "--model.d_ff V (default that of the size)" in text
+    assert "--model.d_ff V width inside SwiGLU (default that of the size)" in text
     assert "--evaluate.draws" in text
 
 

@@ -1,5 +1,6 @@
 """Training reaches the entropy of a language it can be measured on; runs are guarded, recorded and reproducible."""
 
+import dataclasses
 import errno
 import json
 import math
@@ -71,7 +72,7 @@ def test_five_steps_are_golden(kind, tmp_path):
 def test_a_run_folder_holds_what_it_promises(tmp_path):
     run = config()
     place = train(run, data(), tmp_path, quiet=True)
-    names = {"config.yaml", "metrics.jsonl", "model", "step_000009", "step_000012", ".lock"}
+    names = {"config.yaml", "data.json", "metrics.jsonl", "model", "step_000009", "step_000012", ".lock"}
     assert {p.name for p in tmp_path.iterdir()} == names
     assert place == tmp_path / "model"
     assert load_config(RunConfig, tmp_path / "config.yaml") == run
@@ -150,6 +151,22 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
+def test_a_folder_belongs_to_one_data(tmp_path):
+    train(config(), data(), tmp_path, quiet=True)
+    other = data()
+    tokens = other.train.tokens.clone()
+    tokens[0, 1] = (tokens[0, 1] + 1) % 3
+    edited = dataclasses.replace(other, train=dataclasses.replace(other.train, tokens=tokens))
+    with pytest.raises(ValueError, match=r"was begun on other data .* use another --out, or delete the folder"):
+        train(config(), edited, tmp_path, quiet=True)
+
+
+def test_what_a_run_refuses_does_not_claim_the_folder(tmp_path):
+    refused(config(process={"kind": "mdm", "form": "time", "schedule": "linaer"}), tmp_path, "did you mean 'linear'")
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    train(config(num_steps=1), data(), tmp_path, quiet=True)
+
+
 def test_a_folder_belongs_to_one_process(tmp_path):
     with locked(tmp_path):
         refused(config(), tmp_path, "another process is writing in this run folder; wait for it or use another --out")
@@ -188,7 +205,7 @@ def test_a_full_disk_leaves_whole_checkpoints_and_the_run_goes_on_later(tmp_path
     monkeypatch.setattr(checkpoint, "save_file", filling)
     refused(config(), tmp_path / "run", r"disk full while writing .*step_000006; nothing was half-written", OSError)
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {".lock", "config.yaml", "metrics.jsonl", "step_000003"}
+    assert names == {".lock", "config.yaml", "data.json", "metrics.jsonl", "step_000003"}
     monkeypatch.undo()
     train(config(), data(), tmp_path / "run", quiet=True)
     ours, good = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "good"))

@@ -39,6 +39,16 @@ COMMANDS = {
     "methods": Command("list samplers and training objectives with their papers and costs", "look"),
     "bench": Command("run the benchmarks of a checkout", "look"),
 }
+TUNED = {
+    "OMP_WAIT_POLICY": "passive",  # waiting threads sleep: spinning ones stall other processes on the same cores
+    "GLIBC_TUNABLES": ":".join(  # tensors lie in huge pages, and freed memory is kept for the next ones
+        [
+            "glibc.malloc.hugetlb=1",
+            "glibc.malloc.mmap_threshold=33554432",
+            "glibc.malloc.trim_threshold=17179869184",
+        ]
+    ),
+}
 BAD_INPUT = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 HELP = """usage: anyorder COMMAND [options]
 
@@ -54,6 +64,8 @@ anyorder COMMAND --help shows the options of a command and an example. Begin wit
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and args and args[0] in COMMANDS:
+        _start_tuned()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # text of a model on a terminal that is not UTF-8
     debug = os.environ.get("ANYORDER_DEBUG", "0") not in ("", "0")
@@ -108,6 +120,12 @@ def _dispatch(args: list[str]) -> int:
 
         raise ValueError(f"unknown command {args[0]!r}; {nearest(args[0], COMMANDS)}")
     return COMMANDS[args[0]].load(args[0])(args[1:]) or 0
+
+
+def _start_tuned() -> None:
+    """Begin again, once, under `TUNED`, which must be set before a process starts; what the user has set is kept."""
+    if sys.platform == "linux" and not TUNED.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], TUNED | os.environ)
 
 
 def _say(text: str, *, code: int) -> int:

@@ -14,7 +14,7 @@ Config = TypeVar("Config", bound=BaseModel)
 def nearest(word: str, known: Iterable[str]) -> str:
     """'did you mean ...' or, when nothing is close, the list of what is known."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 

@@ -6,11 +6,11 @@ from pydantic import BaseModel, PositiveInt, model_validator
 class ModelConfig(BaseModel, frozen=True, extra="forbid"):
     """A Llama-style transformer; `causal` makes it the autoregressive twin (see `Transformer`)."""
 
-    num_layers: PositiveInt = 4
-    num_heads: PositiveInt = 4
-    d_model: PositiveInt = 128
-    d_ff: PositiveInt = 512
-    max_length: PositiveInt = 2048
+    num_layers: PositiveInt = 4  # blocks
+    num_heads: PositiveInt = 4  # of attention
+    d_model: PositiveInt = 128  # width of the residual stream
+    d_ff: PositiveInt = 512  # width inside SwiGLU
+    max_length: PositiveInt = 2048  # longest row it reads
     causal: bool = False
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5

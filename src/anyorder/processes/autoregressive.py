@@ -13,7 +13,10 @@ from anyorder.processes.cross_entropy import token_nll
 
 @dataclass(frozen=True)
 class Autoregressive:
-    """Cross-entropy of the next token. The model is a causal denoiser: its logits at i see only positions before i."""
+    """Autoregression: cross-entropy of each token given what stands before it, the exact -log p.
+
+    The model is a causal denoiser: its logits at i see only positions before i.
+    """
 
     paper: ClassVar[str] = "arXiv:2005.14165"
 

@@ -14,12 +14,12 @@ from anyorder.processes.masked import Draw, MaskedDiffusion
 class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
     """`kind` is the objective; the other fields belong to masked diffusion (see `MaskedDiffusion`)."""
 
-    kind: Literal["mdm", "arm"] = "mdm"
-    form: Literal["count", "time"] = "count"
-    schedule: str = "linear"
-    draw: Draw = "antithetic"
-    t_min: float = Field(0.0, ge=0.0, lt=1.0)
-    weight: Literal["nelbo", "flat"] = "nelbo"
+    kind: Literal["mdm", "arm"] = "mdm"  # masked diffusion, or autoregression
+    form: Literal["count", "time"] = "count"  # mask exactly n of a row, or each target with chance 1 - alpha(t)
+    schedule: str = "linear"  # alpha(t) of the time form
+    draw: Draw = "antithetic"  # how the rows of a step share their mask levels
+    t_min: float = Field(0.0, ge=0.0, lt=1.0)  # the time form draws t from [t_min, 1]; SMDM: 1e-3
+    weight: Literal["nelbo", "flat"] = "nelbo"  # flat: every masked token counts the same
 
     def build(self, *, group: int) -> Process:
         """The objective; `group` rows (those of one optimiser step) share their mask levels evenly."""

@@ -10,32 +10,31 @@ CHUNK = 1 << 22  # float32 numbers held at a time, 16 MiB
 
 
 class _TokenNll(torch.autograd.Function):
+    """PyTorch's own softmax kernels on slices; the backward pass computes the probabilities again, not keeping them."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
-        lse = (
-            torch.cat([c.float().logsumexp(-1) for c in _chunks(logits)])
-            if len(logits)
-            else logits.new_zeros(0).float()
-        )
-        ctx.save_for_backward(logits, tokens, lse)
-        return lse - logits.gather(1, tokens[:, None])[:, 0].float()
+        ctx.save_for_backward(logits, tokens)
+        nll = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+        for rows in _slices(logits):
+            logp = torch.log_softmax(logits[rows], -1, dtype=torch.float32)
+            nll[rows] = -logp.gather(1, tokens[rows, None])[:, 0]
+        return nll
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        logits, tokens, lse = ctx.saved_tensors
-        grad, out = grads[0].float(), torch.empty_like(logits)
-        start = 0
-        for chunk in _chunks(logits):
-            here = slice(start, start + len(chunk))
-            p = (chunk - lse[here, None]).exp_()  # float32, whatever the logits are, and a copy
-            p.scatter_add_(1, tokens[here, None], torch.full_like(p[:, :1], -1.0))
-            out[here] = p.mul_(grad[here, None])
-            start += len(chunk)
+        logits, tokens = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        for rows in _slices(logits):
+            p = torch.softmax(logits[rows], -1, dtype=torch.float32)
+            p.scatter_add_(1, tokens[rows, None], torch.full_like(p[:, :1], -1.0))
+            out[rows] = p.mul_(grads[0][rows, None])
         return out, None
 
 
-def _chunks(logits: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(logits, max(1, CHUNK // max(1, logits.shape[1])))
+def _slices(logits: Tensor) -> list[slice]:
+    size = max(1, CHUNK // max(1, logits.shape[1]))
+    return [slice(start, start + size) for start in range(0, len(logits), size)]
 
 
 def token_nll(logits: Float[Tensor, "N V"], tokens: Int[Tensor, " N"]) -> Float[Tensor, " N"]:

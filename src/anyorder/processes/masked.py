@@ -23,7 +23,9 @@ Draw = Literal["independent", "stratified", "antithetic"]
 
 @dataclass(frozen=True)
 class MaskedDiffusion:
-    """The MDM objective. Prompt and padding (outside `batch.target`) are never masked and never counted.
+    """Masked diffusion: hide some targets, predict them from everything else, weighted to bound -log p.
+
+    Prompt and padding (outside `batch.target`) are never masked and never counted.
 
     Args:
         form: "count" (default; no binomial noise, no division by a small t) or "time".

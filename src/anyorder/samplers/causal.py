@@ -31,7 +31,7 @@ class Causal:
     token: TokenRule = field(default_factory=TokenRule)
     stop_at_eos: bool = False
 
-    paper: ClassVar[str] = "autoregressive factorisation"
+    paper: ClassVar[str] = "arXiv:2005.14165"
 
     @property
     def exact(self) -> bool:

@@ -73,7 +73,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "causal": Preset(
         build=lambda num_steps, token: Causal(token),
-        paper="autoregressive factorisation",
+        paper="arXiv:2005.14165",
         about="one token per pass from left to right, seeing the left side only: how an autoregressive model writes",
         nfe="L",
     ),

@@ -16,10 +16,10 @@ class OptimConfig(BaseModel, frozen=True, extra="forbid"):
     lr: PositiveFloat = 2e-3  # peak
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)  # of the peak, at the last step
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # wsd: warm-up, stable, linear decay
-    warmup_steps: int = Field(100, ge=0)
+    warmup_steps: int = Field(100, ge=0)  # linear, from near 0 to the peak
     decay_share: float = Field(0.2, gt=0.0, le=1.0)  # of the steps, the tail of wsd
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.1, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
+    weight_decay: float = Field(0.1, ge=0.0)  # of matrices
     clip: PositiveFloat = 1.0  # global gradient norm
     ema: float = Field(0.0, ge=0.0, lt=1.0)  # decay of the averaged weights, 0 for none
 
@@ -27,8 +27,8 @@ class OptimConfig(BaseModel, frozen=True, extra="forbid"):
 class BatchConfig(BaseModel, frozen=True, extra="forbid"):
     """Rows of one optimiser step over all ranks, in `num_micro` forward passes a rank."""
 
-    rows: PositiveInt = 16
-    num_micro: PositiveInt = 1
+    rows: PositiveInt = 16  # of one optimiser step, all ranks together
+    num_micro: PositiveInt = 1  # forward passes a rank splits its rows into
 
     @model_validator(mode="after")
     def _enough_rows(self) -> "BatchConfig":
@@ -40,28 +40,28 @@ class BatchConfig(BaseModel, frozen=True, extra="forbid"):
 class EvalConfig(BaseModel, frozen=True, extra="forbid"):
     """Held-out validation: every how many steps, on how many rows, with how many draws a row (MDM)."""
 
-    every: PositiveInt = 500
-    rows: PositiveInt = 64
-    draws: int = Field(4, ge=2, multiple_of=2)  # in two independent halves
+    every: PositiveInt = 500  # steps
+    rows: PositiveInt = 64  # held-out rows, evenly spaced
+    draws: int = Field(4, ge=2, multiple_of=2)  # masked copies of each row (MDM), in two independent halves
 
 
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """One training run. `size` names a row of `anyorder.models.SIZES`; `model` replaces it when given."""
 
-    seed: int = 0
+    seed: int = 0  # of weights, data order and noise
     data: DataConfig = DataConfig()
     task: str | None = None  # train on a made task (anyorder.data.tasks.TASKS) instead of `data`
     process: ProcessConfig = ProcessConfig()
-    size: str = "1M"
+    size: str = "1M"  # a name of anyorder.models.SIZES
     model: ModelConfig | None = None
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations; weights and optimiser are float32
     optim: OptimConfig = OptimConfig()
     batch: BatchConfig = BatchConfig()
-    num_steps: PositiveInt = 1000
+    num_steps: PositiveInt = 1000  # optimiser steps
     evaluate: EvalConfig = EvalConfig()
-    save_every: PositiveInt = 500
+    save_every: PositiveInt = 500  # steps between checkpoints
     keep: PositiveInt = 2  # newest checkpoints kept
-    log_every: PositiveInt = 10
+    log_every: PositiveInt = 10  # steps between lines of metrics.jsonl
     compile: bool = False  # torch.compile the blocks; needs a C++ compiler, pays from about a minute of training on
 
     @model_validator(mode="after")

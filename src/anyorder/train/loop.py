@@ -5,6 +5,8 @@ A step is a function of its number, the configuration and the weights before it:
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ from anyorder.train.progress import Progress
 from anyorder.train.step import StepResult, train_step
 from anyorder.train.watch import validate
 
-METRICS, CONFIG, MODEL = "metrics.jsonl", "config.yaml", "model"
+METRICS, CONFIG, DATA, MODEL = "metrics.jsonl", "config.yaml", "data.json", "model"
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,23 @@ class RunData:
     valid: RowSource
     tokenizer: Tokenizer
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these rows from others: the tokenizer, how many rows, and a hash of some of each split."""
+        prints: dict[str, Any] = {"tokenizer_sha256": self.tokenizer.hash}
+        for name, source in (("train", self.train), ("valid", self.valid)):
+            some = torch.linspace(0, source.num_rows - 1, min(64, source.num_rows)).long()
+            digest = hashlib.sha256(source.take(some).tokens.numpy().tobytes()).hexdigest()
+            prints[name] = {"rows": source.num_rows, "length": source.length, "sha256_of_some": digest}
+        return prints
+
 
 def train(config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False) -> Path:
     """Train to the last step, resuming from the newest checkpoint in `folder`; returns the finished model's folder.
 
-    Writes config.yaml, metrics.jsonl, step_*/ and, at the end, model/ (see `hub.save_model`).
+    Writes config.yaml, data.json, metrics.jsonl, step_*/ and, at the end, model/ (see `hub.save_model`).
 
     Raises:
-        ValueError: the folder holds a run of another configuration, is in use, or its checkpoint was altered.
+        ValueError: the folder holds a run of another configuration or data, is in use, or its checkpoint was altered.
         OSError: the disk is full; the newest whole checkpoint is still there.
         RuntimeError: the loss is no longer finite.
     """
@@ -58,9 +69,10 @@ def train(config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False
     with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
         if dist.rank() == 0:
             sweep_temporaries(folder)
-            _claim(folder, config)
+        run = Run(config, data, folder)  # first: what it refuses must not claim the folder
+        if dist.rank() == 0:
+            _claim(folder, config, data)
         dist.barrier()
-        run = Run(config, data, folder)
         first = run.resume()
         with Progress(config.num_steps, first, quiet=quiet or dist.rank() != 0) as progress:
             for step in range(first, config.num_steps):
@@ -218,10 +230,11 @@ class Run:
         append_record(self.folder / METRICS, record | {"seconds": round(self._clock(), 3)})
 
 
-def _claim(folder: Path, config: RunConfig) -> None:
-    """Make the folder this configuration's, or refuse: a folder belongs to one configuration."""
+def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
+    """Make the folder this configuration's and this data's, or refuse: a folder belongs to one of each."""
     path = folder / CONFIG
     if not path.exists():
+        write_atomic(folder / DATA, json.dumps(data.fingerprint(), indent=1) + "\n")
         write_atomic(path, dump_config(config))
         return
     there = load_config(RunConfig, path)
@@ -229,5 +242,10 @@ def _claim(folder: Path, config: RunConfig) -> None:
         key = next(k for k in RunConfig.model_fields if getattr(there, k) != getattr(config, k))
         raise ValueError(
             f"{folder}: holds a run with another {key} ({getattr(there, key)!r}, asked for {getattr(config, key)!r}); "
+            "use another --out, or delete the folder"
+        )
+    if json.loads((folder / DATA).read_text()) != data.fingerprint():
+        raise ValueError(
+            f"{folder}: was begun on other data (an edited corpus, or the library of another Python); "
             "use another --out, or delete the folder"
         )
