@@ -22,7 +22,7 @@ from anyorder.train.loop import CONFIG, Run, RunData, train
 
 INDEX: Final = "quickstart.json"
 PAGE: Final = "report.html"
-TRAINING_SHARE = 0.8  # of the minutes; the rest is reading text, scoring, sampling and the page
+TRAINING_SHARE = 0.9  # of the minutes; the rest is reading text, scoring, sampling and the page
 CALIBRATION_STEPS = 6  # timed on a throwaway model
 SHORT = 2.0  # minutes; below, a small part of the library is read, so that even seconds suffice
 
@@ -89,8 +89,8 @@ def recipes(seed: int, *, short: bool) -> list[Part]:
         seed=seed, task="sudoku", size="1M", batch=BatchConfig(rows=256), optim=OptimConfig(lr=2e-3, warmup_steps=50)
     )
     return [
-        Part("puzzle-mdm", 0.20, puzzle_run.model_copy(update={"process": mdm})),
-        Part("puzzle-arm", 0.12, puzzle_run.model_copy(update={"process": arm, "task": "sudoku:form=puzzle"})),
+        Part("puzzle-mdm", 0.16, puzzle_run.model_copy(update={"process": mdm})),
+        Part("puzzle-arm", 0.16, puzzle_run.model_copy(update={"process": arm, "task": "sudoku:form=puzzle"})),
         Part("text-mdm", 0.34, text_run.model_copy(update={"process": mdm})),
         Part("text-arm", 0.34, text_run.model_copy(update={"process": arm})),
     ]

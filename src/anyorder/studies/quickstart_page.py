@@ -29,7 +29,7 @@ from anyorder.train.watch import Validation, validate
 FINAL_ROWS, FINAL_DRAWS = 256, 8  # of the closing held-out figures
 CURVE_ROWS = 64  # of the loss-by-mask-count curve
 LABELS: Final = {"mdm": "MDM (bound)", "arm": "ARM (exact)"}
-INFILL: Final = ("    def __init__(self, name, value):\n        self.name = ", "name", "\n        self.value = value\n")
+INFILL: Final = ("        if value is None:\n            raise ", "ValueError", '("value is required")\n')
 
 
 def draw_page(out: Path, *, seed: int, times: int, seconds: float) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _text_samples(models: dict[str, LanguageModel], seed: int) -> list[Trace]:
     mdm, arm = models["mdm"], models["arm"]
     before, hidden, after = INFILL
     gap = GAP(len(mdm.tokenizer.encode(hidden)))
-    filled = mdm.infill([before, gap, after], sampler="top-prob", temperature=0.0, seed=seed)[0]
+    filled = mdm.infill([before, gap, after], sampler="top-prob", temperature=0.7, seed=seed)[0]
     pair = "Two ways to write"
     return [
         _trace(
@@ -183,7 +183,7 @@ def _text_samples(models: dict[str, LanguageModel], seed: int) -> list[Trace]:
             "top-prob",
             filled,
             prompt="the text on both sides is given",
-            note=f"the code says {hidden!r} here",
+            note=f"the author would write {hidden} here",
         ),
         _trace("MDM", "first-hitting", mdm.sample(seed=seed)[0], note="any order, drawn exactly", group=pair),
         _trace("ARM", "causal", arm.sample(seed=seed)[0], note="left to right, drawn exactly", group=pair),
