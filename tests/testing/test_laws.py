@@ -8,12 +8,12 @@ import torch
 
 from anyorder.core.noise import Noise
 from anyorder.core.schedule import CosineSquared, OneMinusCosine, Poly
+from anyorder.samplers.plan import path_kl
 from anyorder.testing.laws import (
     ancestral_law,
     chi_square_p,
     group_law,
     order_law,
-    path_kl,
     random_order_law,
     total_variation,
     z_curve,

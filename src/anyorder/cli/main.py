@@ -35,6 +35,7 @@ COMMANDS = {
     "sample": Command("let a model write", "use"),
     "infill": Command("let a model fill the gaps in a text", "use"),
     "score": Command("measure how well a model predicts a text", "use"),
+    "plan": Command("how many tokens to write per pass, from a model's own loss curve", "study"),
     "inspect": Command("show what a run or model is, how far it got and whether its files are whole", "look"),
     "methods": Command("list samplers and training objectives with their papers and costs", "look"),
     "bench": Command("run the benchmarks of a checkout", "look"),

@@ -1,5 +1,7 @@
 """Count rules: how many positions a row writes in a step."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -69,6 +71,57 @@ class Binomial:
         delta = flip_chance(self.schedule, self.num_steps)
         now = delta.to(look.left.device)[look.carry.step.clamp(max=self.num_steps - 1)]
         return (look.open & (look.u < now[:, None])).sum(-1)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A fixed plan: so many positions in each of num_steps steps, whatever the network says.
+
+    Args:
+        curve: a name of `CURVES`.
+    Raises:
+        ValueError: num_steps < 1, or an unknown curve.
+    """
+
+    num_steps: int
+    curve: str = "even"
+
+    def __post_init__(self) -> None:
+        check_num_steps(self.num_steps)
+        if self.curve not in CURVES:
+            raise ValueError(f"sampler.curve={self.curve!r}: must be one of {', '.join(CURVES)}")
+
+    @property
+    def one_at_a_time(self) -> bool:
+        return False
+
+    def __call__(self, look: Look) -> Int[Tensor, " B"]:
+        step = look.carry.step.clamp(max=self.num_steps - 1)
+        planned = CURVES[self.curve](look.carry.start, look.left, step, self.num_steps)
+        return torch.where(step == self.num_steps - 1, look.left, planned)
+
+
+def even(start: Tensor, left: Tensor, step: Tensor, num_steps: int) -> Tensor:
+    """start // N in each step, one more in the first start % N of them (LLaDA, arXiv:2502.09992)."""
+    return start // num_steps + (step < start % num_steps)
+
+
+def cosine(start: Tensor, left: Tensor, step: Tensor, num_steps: int) -> Tensor:
+    """Leave floor(start cos(pi/2 (i + 1)/N)) masks after step i, at least one fewer each time (arXiv:2202.04200)."""
+    goal = (start * torch.cos(math.pi / 2 * (step + 1).double() / num_steps)).floor().long()
+    return left - torch.minimum(goal.clamp(min=1), (left - 1).clamp(min=0))
+
+
+def shrinking(start: Tensor, left: Tensor, step: Tensor, num_steps: int) -> Tensor:
+    """floor(left (1 - s/t)) on t from 1 to 1e-3, what remains in the last step: Dream's own plan."""
+    grid = torch.linspace(1.0, 1e-3, num_steps + 1, dtype=torch.float64, device=step.device)
+    return (left * (1 - grid[step + 1] / grid[step])).floor().long()
+
+
+Curve = Callable[
+    [Tensor, Tensor, Tensor, int], Tensor
+]  # masks at the start, masks left, step, num_steps -> how many now
+CURVES: dict[str, Curve] = {"even": even, "cosine": cosine, "dream": shrinking}
 
 
 def check_num_steps(num_steps: int) -> None:

@@ -1,6 +1,6 @@
 """What a rule may see of one step, computed when first asked for and then shared by all rules of the step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, take_rows
+from anyorder.samplers.token import TokenRule
 
 BY_ROW = ("open", "left", "u")
 
@@ -23,6 +24,8 @@ class Look:
     canvas: Canvas
     carry: Carry
     noise: Noise
+    token: TokenRule = field(default_factory=TokenRule)
+    memo: dict[str, Float[Tensor, "B L"]] = field(default_factory=dict, compare=False)  # scores already computed
 
     @cached_property
     def open(self) -> Bool[Tensor, "B L"]:
@@ -59,15 +62,35 @@ class Look:
         """Logits at some open positions: from the pass already made, else from one that names only these."""
         return self.logits[chosen[self.open]] if self.asked else self.model(self.canvas, chosen)
 
+    @cached_property
+    def drawn(self) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+        """A token for every open position, and its log-probability under the token rule, for drawing first."""
+        return self.token(self.logits, self.token_noise(self.open))
+
+    def token_noise(self, at: Bool[Tensor, "B L"]) -> Float[Tensor, " N"]:
+        """The uniform each position draws its token with in this step, whoever else is drawn."""
+        row, position = at.nonzero(as_tuple=True)
+        return self.noise.at("token").uniform(self.canvas.row_id[row], self.carry.step[row], position)
+
     def take(self, rows: Int[Tensor, " N"]) -> "Look":
         """The same step seen for some rows, given in ascending order; what is known stays known."""
         if len(rows) == len(self.canvas.x):
             return self
-        part = Look(self.model, take_rows(self.canvas, rows), take_rows(self.carry, rows), self.noise)
+        part = Look(
+            self.model,
+            take_rows(self.canvas, rows),
+            take_rows(self.carry, rows),
+            self.noise,
+            self.token,
+            {name: score[rows] for name, score in self.memo.items()},
+        )
         part.__dict__.update({name: self.__dict__[name][rows] for name in BY_ROW if name in self.__dict__})
         if self.asked:
             kept = torch.zeros_like(self.left, dtype=torch.bool).index_fill(0, rows, True)
-            part.__dict__["logits"] = self.logits[kept[self.open.nonzero(as_tuple=True)[0]]]
+            here = kept[self.open.nonzero(as_tuple=True)[0]]
+            part.__dict__["logits"] = self.logits[here]
+            if "drawn" in self.__dict__:
+                part.__dict__["drawn"] = (self.drawn[0][here], self.drawn[1][here])
         return part
 
 

@@ -1,20 +1,16 @@
 """Position rules: which open positions a row writes in a step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from anyorder.core.categorical import log_probs
-from anyorder.samplers.look import Look
+from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
+from anyorder.samplers.certainty import SCORES, certainty, gumbel, of_law, spread
+from anyorder.samplers.look import CountRule, Look, PositionRule
 
-CHUNK = 256
 TIE = 1e-4  # nats
-SCORES: dict[str, Callable[[Float[Tensor, "N V"]], Float[Tensor, " N"]]] = {
-    "prob": lambda logp: logp.amax(-1),  # of the most likely token
-}
 
 
 @dataclass(frozen=True)
@@ -41,23 +37,75 @@ class Confidence:
     every position of a row of masks, so that rounding alone would choose.
 
     Args:
-        score: a name in `SCORES`, taken of the model's own law, before temperature and truncation.
+        score: a name of `certainty.SCORES`, taken of the model's own law, before temperature and truncation; or
+            "drawn", the log-probability of the drawn token, for samplers that draw first.
+        noise: times a Gumbel variable added to the score (to its exponential where `linear`); 0 for none.
+        anneal: let the noise fall linearly to 0 over so many steps; 0 keeps it.
+        linear: score "prob" and "drawn" by the probability itself, not its logarithm; it matters only with noise.
     Raises:
-        ValueError: a score that does not exist.
+        ValueError: a score that does not exist, or noise < 0.
     Source:
-        arXiv:2502.06768, section 4 (max-probability); arXiv:2202.04200 (MaskGIT) for the idea.
+        arXiv:2502.06768, section 4 (max-probability, margin); arXiv:2202.04200 (MaskGIT: drawn, annealed noise);
+        arXiv:2502.09992 (LLaDA: drawn); Dream's `alg_temp` is `linear` noise: Gumbel top-k draws without replacement.
     """
 
     score: str = "prob"
+    noise: float = 0.0
+    anneal: int = 0
+    linear: bool = False
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            raise ValueError(f"sampler.score={self.score!r}: must be one of {', '.join(SCORES)}")
+        if self.score not in (*SCORES, "drawn"):
+            raise ValueError(f"sampler.score={self.score!r}: must be one of {', '.join([*SCORES, 'drawn'])}")
+        if not self.noise >= 0.0:
+            raise ValueError(f"sampler.noise={self.noise}: must be >= 0; 0 takes the surest")
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-        surest = torch.cat([SCORES[self.score](log_probs(rows)) for rows in torch.split(look.logits, CHUNK)])
-        score = torch.zeros_like(look.open, dtype=torch.float64).index_put(look.open.nonzero(as_tuple=True), surest)
-        return best(score, k, allowed=look.open, tie=TIE)
+        score = certainty(look, self.score)
+        if not self.noise:
+            return best(score, k, allowed=look.open, tie=TIE)
+        if self.linear and self.score in ("prob", "drawn"):
+            score = score.exp()
+        scale = torch.full_like(score[:, :1], self.noise)
+        if self.anneal:
+            scale = scale * (1 - (look.carry.step[:, None] + 1) / self.anneal).clamp(min=0.0)
+        return best(score + scale * gumbel(look), k, allowed=look.open)
+
+
+@dataclass(frozen=True)
+class HighestEntropy:
+    """The k open positions of which the network is least sure, the leftmost among equals.
+
+    Source:
+        arXiv:2411.06438 (EAGS): hard positions first, the opposite of `Confidence("entropy")`.
+    """
+
+    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+        return best(-certainty(look, "entropy"), k, allowed=look.open, tie=TIE)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """k open positions drawn without replacement, each with weight sum_x p(x)^beta; then tokens from p^beta.
+
+    What MaskGIT does with k much smaller than the number of masks, with the positions chosen first: the token rule
+    must have temperature 1/beta (the preset "moment" sets it).
+
+    Raises:
+        ValueError: beta <= 0.
+    Source:
+        arXiv:2510.04525 (moment sampler); MaskGIT's noise alpha is beta = 1 + 1/alpha.
+    """
+
+    beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0.0:
+            raise ValueError(f"sampler.beta={self.beta}: must be > 0; 1 chooses positions uniformly")
+
+    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+        weight = spread(look, of_law(look, lambda logp: (self.beta * logp).logsumexp(-1)))
+        return best(weight + gumbel(look), k, allowed=look.open)
 
 
 def best(
@@ -74,3 +122,24 @@ def best(
     sure = allowed & (score > least + tie)
     equal = allowed & ((score - least).abs() <= tie)
     return sure | (equal & (equal.cumsum(-1) <= (k - sure.sum(-1))[:, None]))
+
+
+def check_together(count: CountRule, position: PositionRule, order: str) -> None:
+    """Raises ValueError for rules that contradict each other, naming what would go together."""
+    if order not in ("choose_first", "draw_first"):
+        raise ValueError(f"sampler.order={order!r}: must be 'choose_first' or 'draw_first'")
+    drawn = isinstance(position, Confidence) and position.score == "drawn"
+    if drawn and order == "choose_first":
+        raise ValueError("sampler.position=Confidence('drawn'): needs order='draw_first'; or choose by 'prob'")
+    if order == "draw_first" and not drawn:
+        raise ValueError(
+            f"sampler.order='draw_first': {type(position).__name__} does not look at drawn tokens; "
+            "use position=Confidence('drawn'), or order='choose_first'"
+        )
+    if isinstance(count, Threshold | Factor | EntropyBound):
+        scores = (count.score, "drawn") if count.score == "prob" else (count.score,)
+        if not (isinstance(position, Confidence) and position.score in scores):
+            raise ValueError(
+                f"sampler.count={type(count).__name__}: counts positions by {count.score!r}; "
+                f"use position=Confidence({count.score!r})"
+            )

@@ -1,19 +1,24 @@
 """The published samplers by name: what each is made of, where it comes from, what it costs."""
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from anyorder.core.protocols import Sampler
+from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
 from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
-from anyorder.samplers.count import Binomial, One, check_num_steps
+from anyorder.samplers.count import Binomial, One, Quota, check_num_steps
 from anyorder.samplers.look import CountRule
-from anyorder.samplers.position import Confidence, LeftToRight, Uniform
+from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 
 ANCESTRAL_STEPS = 256
+MASKGIT_STEPS = 12
+MASKGIT_NOISE = 4.5  # choice temperature of its published code
+MOMENT_BETA = 2.0  # MaskGIT's noise 1: beta = 1 + 1/noise
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,22 @@ def _one_or_binomial(num_steps: int | None) -> CountRule:
     return One() if num_steps is None else Binomial(num_steps)
 
 
+def _one_or_quota(num_steps: int | None, curve: str = "even") -> CountRule:
+    return One() if num_steps is None else Quota(num_steps, curve)
+
+
+def _cooled(token: TokenRule, beta: float) -> TokenRule:
+    """The token rule at temperature 1/beta of what it was."""
+    return dataclasses.replace(token, temperature=token.temperature / beta)
+
+
 PRESETS: dict[str, Preset] = {
     "first-hitting": Preset(
-        build=lambda num_steps, token: Unmask(One(), Uniform(), token),
+        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), Uniform(), token),
         paper="arXiv:2409.02908",
-        about="one token per pass, in uniformly random order: the continuous-time limit of ancestral sampling",
-        nfe="L",
+        about="one token per pass in uniformly random order, the limit of ancestral; or equal groups in N steps",
+        nfe="L, or at most N",
+        paced=True,
     ),
     "ancestral": Preset(
         build=lambda num_steps, token: Unmask(Binomial(num_steps or ANCESTRAL_STEPS), Uniform(), token),
@@ -63,6 +78,97 @@ PRESETS: dict[str, Preset] = {
         paper="arXiv:2502.06768",
         about="the positions the model is surest of first: one per pass, or as many as ancestral with N steps",
         nfe="L, or at most N",
+        paced=True,
+    ),
+    "margin": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_binomial(num_steps), Confidence("margin"), token),
+        paper="arXiv:2502.06768",
+        about="first where the best token leads the second best by most; paced as top-prob",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "entropy": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_binomial(num_steps), Confidence("entropy"), token),
+        paper="arXiv:2502.06768",
+        about="first where the prediction has the lowest entropy; paced as top-prob",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "highest-entropy": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), HighestEntropy(), token),
+        paper="arXiv:2411.06438",
+        about="first where the prediction has the highest entropy (EAGS): one per pass, or equal groups in N steps",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "threshold": Preset(
+        build=lambda num_steps, token: Unmask(Threshold(0.9), Confidence("prob"), token),
+        paper="arXiv:2505.22618",
+        about="all positions whose best token has probability 0.9 or more, at least one (Fast-dLLM)",
+        nfe="1 to L",
+    ),
+    "factor": Preset(
+        build=lambda num_steps, token: Unmask(Factor(1.0), Confidence("prob"), token),
+        paper="arXiv:2505.22618",
+        about="the n surest positions with (n + 1)(1 - confidence) <= 1, at least one (Fast-dLLM)",
+        nfe="1 to L",
+    ),
+    "entropy-bound": Preset(
+        build=lambda num_steps, token: Unmask(EntropyBound(0.1), Confidence("entropy"), token),
+        paper="arXiv:2505.24857",
+        about="the positions of lowest entropy while what drawing them together can lose stays within 0.1 nats",
+        nfe="1 to L",
+    ),
+    "low-confidence": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), Confidence("drawn"), token, order="draw_first"),
+        paper="arXiv:2502.09992",
+        about="LLaDA: draw everywhere, keep the likeliest draws: one per pass, or equal groups in N steps",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "dream-maskgit-plus": Preset(
+        build=lambda num_steps, token: Unmask(
+            _one_or_quota(num_steps, "dream"), Confidence("drawn"), token, order="draw_first"
+        ),
+        paper="arXiv:2508.15487",
+        about="Dream: draw everywhere, keep the likeliest draws, in N steps of Dream's own plan",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "dream-margin": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps, "dream"), Confidence("margin"), token),
+        paper="arXiv:2508.15487",
+        about="Dream's topk_margin: largest lead first, in N steps of Dream's own plan",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "dream-entropy": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps, "dream"), Confidence("entropy"), token),
+        paper="arXiv:2508.15487",
+        about="Dream's entropy: lowest entropy first, in N steps of Dream's own plan",
+        nfe="L, or at most N",
+        paced=True,
+    ),
+    "maskgit": Preset(
+        build=lambda num_steps, token: Unmask(
+            Quota(num_steps or MASKGIT_STEPS, "cosine"),
+            Confidence("drawn", noise=MASKGIT_NOISE, anneal=num_steps or MASKGIT_STEPS),
+            token,
+            order="draw_first",
+        ),
+        paper="arXiv:2202.04200",
+        about=f"draw everywhere, keep by log p + Gumbel noise ({MASKGIT_NOISE}, falling), cosine plan, N steps "
+        f"({MASKGIT_STEPS})",
+        nfe="at most N",
+        paced=True,
+    ),
+    "moment": Preset(
+        build=lambda num_steps, token: Unmask(
+            Quota(num_steps or MASKGIT_STEPS, "cosine"), Moment(MOMENT_BETA), _cooled(token, MOMENT_BETA)
+        ),
+        paper="arXiv:2510.04525",
+        about=f"MaskGIT, positions chosen first: weight sum p^{MOMENT_BETA:g}, tokens from p^{MOMENT_BETA:g}, N steps",
+        nfe="at most N",
         paced=True,
     ),
     "left-to-right": Preset(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int
@@ -14,17 +14,23 @@ from anyorder.core.types import Canvas, Carry, Step, Vocab, put_rows
 from anyorder.samplers.base import idle
 from anyorder.samplers.count import One
 from anyorder.samplers.look import CountRule, Look, PositionRule
-from anyorder.samplers.position import Uniform
+from anyorder.samplers.position import Uniform, check_together
 from anyorder.samplers.token import TokenRule
 
 
 @dataclass(frozen=True)
 class Unmask:
-    """Choose how many, choose where, and only then draw the tokens there: one network pass, one uniform per token.
+    """Choose how many, choose where, draw the tokens there: one network pass, one uniform per token.
 
-    The positions are settled before any token is drawn, so the choice cannot tilt the tokens' law, and the mask never
-    competes with the tokens in one categorical. A row that writes nothing pays nothing.
+    The mask never competes with the tokens in one categorical, and a row that writes nothing pays nothing.
 
+    Args:
+        count, position, token: the rules.
+        order: "choose_first" settles the positions before any token is drawn, so the choice cannot tilt the tokens'
+            law. "draw_first" draws a token at every open position and lets the position rule see them (MaskGIT, LLaDA);
+            confident draws are kept more often than they should be, and the law is no longer the model's.
+    Raises:
+        ValueError: rules that do not go together.
     Source:
         arXiv:2409.02908, arXiv:2406.07524, arXiv:2502.06768: each is one choice of rules (`presets.py`).
     """
@@ -33,18 +39,23 @@ class Unmask:
     position: PositionRule = field(default_factory=Uniform)
     token: TokenRule = field(default_factory=TokenRule)
 
+    order: Literal["choose_first", "draw_first"] = "choose_first"
+
     paper: ClassVar[str] = "arXiv:2406.07524, arXiv:2409.02908"
+
+    def __post_init__(self) -> None:
+        check_together(self.count, self.position, self.order)
 
     @property
     def exact(self) -> bool:
         """One position at a time, chosen before its token, and tokens from the model's own law."""
-        return self.count.one_at_a_time and self.token.exact
+        return self.count.one_at_a_time and self.order == "choose_first" and self.token.exact
 
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
         return start(canvas, vocab=vocab)
 
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
-        look = Look(model, canvas, carry, noise)
+        look = Look(model, canvas, carry, noise, self.token)
         k = torch.minimum(self.count(look), look.left)
         rows = k.nonzero().squeeze(-1)
         if len(rows) == len(k):
@@ -57,9 +68,11 @@ class Unmask:
     def _write(self, look: Look, k: Int[Tensor, " B"]) -> Step:
         canvas, carry = look.canvas, look.carry
         chosen = self.position(look, k)
-        row, position = at = chosen.nonzero(as_tuple=True)
-        u = look.noise.at("token").uniform(canvas.row_id[row], carry.step[row], position)
-        token, logp = self.token(look.logits_at(chosen), u)
+        if self.order == "draw_first":
+            token, logp = (drawn[chosen[look.open]] for drawn in look.drawn)
+        else:
+            token, logp = self.token(look.logits_at(chosen), look.token_noise(chosen))
+        at = chosen.nonzero(as_tuple=True)
         return Step(
             canvas=dataclasses.replace(canvas, x=canvas.x.index_put(at, token)),
             carry=dataclasses.replace(carry, step=carry.step + 1),

@@ -128,15 +128,6 @@ def z_curve(oracle: Oracle) -> Float[Tensor, " L"]:
     return torch.tensor(level, dtype=torch.float64).diff()  # the mean over S, l of H(S + l) - H(S) telescopes
 
 
-def path_kl(z: Float[Tensor, " L"], groups: Sequence[int]) -> float:
-    """Cost in nats of writing groups of these sizes at random positions with a perfect denoiser; 0 for all ones.
-
-    An upper bound of KL(data || output), tight up to what the output law forgets of the path.
-    """
-    starts = itertools.accumulate(groups, initial=0)
-    return float(sum((z[a] - z[a : a + g]).sum() for a, g in zip(starts, groups)))
-
-
 def total_variation(p: Float[Tensor, " S"], q: Float[Tensor, " S"]) -> float:
     """Half the L1 distance of two laws."""
     return float((p - q).abs().sum()) / 2
