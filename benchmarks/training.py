@@ -26,6 +26,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Batch, Vocab
 from anyorder.models import SIZES, ModelConfig, Transformer, training_flops
 from anyorder.processes import MaskedDiffusion
+from anyorder.processes.cross_entropy import SLICED, fused_kernels
 from anyorder.train.config import OptimConfig
 from anyorder.train.optim import make_optimizer
 from anyorder.train.peak import matmul_peak
@@ -140,7 +141,8 @@ def our_step(case: Case, *, compiled: bool) -> Callable[[], object]:
     batch = Batch(
         tokens=x0, target=torch.ones_like(x0, dtype=torch.bool), segment=None, sample_id=torch.arange(len(x0))
     )
-    process, optimizer = MaskedDiffusion(group=case.rows), make_optimizer(model, OPTIM)
+    process = MaskedDiffusion(group=case.rows, kernels=fused_kernels() if compiled else SLICED)
+    optimizer = make_optimizer(model, OPTIM)
 
     def step() -> object:
         return train_step(

@@ -53,7 +53,7 @@ def test_the_likelihood_of_a_policy_is_a_law(name):
 def test_and_the_law_is_the_one_the_policy_samples(name):
     law = log_prob(POLICIES[name]).exp()
     x = generate(POLICIES[name], TABLE, blank(TABLE.vocab, 60_000, 4), noise=NOISE).canvas.x
-    counts = torch.bincount((x * torch.tensor([27, 9, 3, 1])).sum(-1), minlength=81).double()
+    counts = torch.bincount((x * torch.tensor([27, 9, 3, 1])).sum(-1), minlength=81)
     assert chi_square_p(counts, law / law.sum()) > 1e-4
 
 

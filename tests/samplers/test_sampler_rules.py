@@ -47,7 +47,7 @@ def first_writes(sampler, p, rows=100_000):
     step = next(steps(sampler, model, blank(model.vocab, rows, len(p)), noise=NOISE))
     row, position = step.wrote.nonzero(as_tuple=True)
     assert torch.equal(row, torch.arange(rows))
-    return torch.bincount(position * p.shape[1] + step.canvas.x[row, position], minlength=p.numel()).double()
+    return torch.bincount(position * p.shape[1] + step.canvas.x[row, position], minlength=p.numel())
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, 3.0])
@@ -158,7 +158,8 @@ def test_quotas_follow_their_published_plans():
 def test_steps_that_write_nothing_cost_nothing():
     model = CountingDenoiser(RandomTable(2, NOISE.at("table")))
     sample = generate(Unmask(Quota(50, "dream")), model, blank(model.vocab, 1, 3), noise=NOISE)
-    assert sample.nfe.tolist() == [3] == list(model.passes.values())
+    assert sample.nfe.tolist() == list(model.passes.values())
+    assert sample.nfe.item() <= 3 < 50
 
 
 def test_equal_groups_at_random_have_the_group_law():
@@ -182,7 +183,7 @@ def test_drawing_first_tilts_the_law_and_choosing_first_does_not():
     assert not first.exact
     model = chain
     x = generate(first, model, blank(model.vocab, 50_000, 3), noise=NOISE).canvas.x
-    counts = torch.bincount((x * torch.tensor([4, 2, 1])).sum(-1), minlength=8).double()
+    counts = torch.bincount((x * torch.tensor([4, 2, 1])).sum(-1), minlength=8)
     assert chi_square_p(counts, law) < 1e-9
     for position in (Confidence("margin"), Confidence("entropy"), HighestEntropy(), Confidence("prob", noise=2.0)):
         assert Unmask(One(), position).exact

@@ -149,11 +149,13 @@ class Carry:
         step: steps this row has taken.
         start: positions this row had to write at the beginning.
         inner: the carry of a wrapped sampler, None for a plain one.
+        logp: log-probability each token was last written with, 0 where none was, for samplers that revise; else None.
     """
 
     step: Int[Tensor, " B"]
     start: Int[Tensor, " B"]
     inner: "Carry | None" = None
+    logp: Float[Tensor, "B L"] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Step:
     """One step of a sampler: the new canvas and what it cost.
 
     Args:
-        wrote: positions written in this step.
+        wrote: positions written in this step; a sampler that revises may have masked some of them again.
         logp: natural log-probability of each written token under the law it was drawn from, 0 elsewhere; float64.
         nfe: network passes each row took part in.
     """
@@ -181,8 +183,9 @@ class Sample:
         canvas: rows without masks.
         logp: summed log-probability of each row's tokens, each given what was visible when drawn; nats, float64.
         nfe: network passes each row took part in.
-        order: the step (from 0) at which each position was written; -1 for prompt and padding.
+        order: the step (from 0) at which each position was last written; -1 for prompt and padding.
         token_logp: log-probability of each written token, 0 elsewhere; nats, float64.
+        revised: how many times each position went back to the mask.
     """
 
     canvas: Canvas
@@ -190,3 +193,4 @@ class Sample:
     nfe: Int[Tensor, " B"]
     order: Int[Tensor, "B L"]
     token_logp: Float[Tensor, "B L"]
+    revised: Int[Tensor, "B L"]

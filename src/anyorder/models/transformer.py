@@ -44,12 +44,13 @@ class Transformer(nn.Module):
         cos, sin = rope_tables(config.max_length, config.d_head, base=config.rope_base)
         self.register_buffer("rope_cos", cos, persistent=False)
         self.register_buffer("rope_sin", sin, persistent=False)
-        self.mix, self.feed = Block.mix, Block.feed  # `compile` swaps in compiled forms, shared by all blocks
+        self.mix, self.feed, self.finish = Block.mix, Block.feed, feed_and_norm  # `compile` swaps in compiled forms
 
     def compile(self) -> None:  # type: ignore[override]
         """Compile the two halves of a block once for all blocks (regional compilation); same law, other rounding."""
         self.mix = torch.compile(Block.mix, dynamic=False)
-        self.feed = torch.compile(Block.feed)
+        self.feed = torch.compile(Block.feed, dynamic=False)
+        self.finish = torch.compile(feed_and_norm, dynamic=True)
 
     def forward(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
         """Logits of the named positions; the last feed-forward, the final norm and the head see no other position."""
@@ -59,8 +60,8 @@ class Transformer(nn.Module):
         last = self.blocks[-1]
         h_BLD = self.mix(last, h_BLD, rope, bias)
         rows = at.flatten().nonzero()[:, 0]
-        h_ND = self.feed(last, h_BLD.flatten(0, 1).index_select(0, rows))
-        logits: Tensor = self.head(self.norm(h_ND))
+        h_ND = self.finish(last, self.norm, h_BLD.flatten(0, 1).index_select(0, rows))
+        logits: Tensor = self.head(h_ND)
         return logits
 
     def _embedded(self, canvas: Canvas) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
@@ -100,3 +101,9 @@ class Transformer(nn.Module):
             std = (1 / math.sqrt(d)) / layers if narrow else math.sqrt(2 / (5 * d))
             draws = noise.at(name).normal(index, 0, torch.arange(p.numel(), device=p.device))
             p.data.copy_((draws * std).view(p.shape))
+
+
+def feed_and_norm(last: Block, norm: RMSNorm, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    """The last feed-forward and the final norm, at the named positions only."""
+    out: Tensor = norm(last.feed(x_ND))
+    return out

@@ -8,6 +8,7 @@ from anyorder.core.config import nearest
 from anyorder.core.protocols import Process
 from anyorder.core.schedule import SCHEDULES
 from anyorder.processes.autoregressive import Autoregressive
+from anyorder.processes.cross_entropy import SLICED, NllKernels
 from anyorder.processes.masked import Draw, MaskedDiffusion
 
 
@@ -21,10 +22,10 @@ class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
     t_min: float = Field(0.0, ge=0.0, lt=1.0)  # the time form draws t from [t_min, 1]; SMDM: 1e-3
     weight: Literal["nelbo", "flat"] = "nelbo"  # flat: every masked token counts the same
 
-    def build(self, *, group: int) -> Process:
+    def build(self, *, group: int, kernels: NllKernels = SLICED) -> Process:
         """The objective; `group` rows (those of one optimiser step) share their mask levels evenly."""
         if self.kind == "arm":
-            return Autoregressive()
+            return Autoregressive(kernels)
         if self.schedule not in SCHEDULES:
             raise ValueError(f"process.schedule={self.schedule!r}: unknown; {nearest(self.schedule, SCHEDULES)}")
         return MaskedDiffusion(
@@ -34,4 +35,5 @@ class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
             group=group,
             t_min=self.t_min,
             weight=self.weight,
+            kernels=kernels,
         )

@@ -16,7 +16,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.schedule import Linear
 from anyorder.core.types import Batch, Canvas, Loss
-from anyorder.processes.cross_entropy import token_nll
+from anyorder.processes.cross_entropy import SLICED, NllKernels, token_nll
 
 Draw = Literal["independent", "stratified", "antithetic"]
 
@@ -35,6 +35,7 @@ class MaskedDiffusion:
         t_min: the time form draws t from [t_min, 1]; above 0 it is biased by a factor 1/(1 - t_min), as SMDM's 1e-3 is.
         weight: "nelbo", or "flat": every masked token counts 2: what "nelbo" gives it on average over t of the linear
             schedule, (T + 1)/T of it in the count form (arXiv:2602.15014 trains with flat weights).
+        kernels: how -log p is computed.
     Source:
         arXiv:2406.07524 (NELBO), arXiv:2409.02908 Prop. 3.1 (count form), arXiv:2410.18514 eq. 4 (1/t).
     """
@@ -46,6 +47,7 @@ class MaskedDiffusion:
     group: int = 1
     t_min: float = 0.0
     weight: Literal["nelbo", "flat"] = "nelbo"
+    kernels: NllKernels = SLICED
 
     def loss(self, model: Denoiser, batch: Batch, *, noise: Noise) -> Loss:
         """Sum over rows of weight x masked cross-entropy; `nelbo` is the unbiased bound whatever `weight` trains."""
@@ -58,7 +60,7 @@ class MaskedDiffusion:
             segment=batch.segment,
             row_id=batch.sample_id,
         )
-        nll = token_nll(model(canvas, masked), batch.tokens[masked])
+        nll = token_nll(model(canvas, masked), batch.tokens[masked], kernels=self.kernels)
         row = masked.nonzero()[:, 0]
         per_row = torch.zeros(len(masked), device=nll.device).index_add(0, row, nll)
         nelbo = nelbo_weight.float() * per_row

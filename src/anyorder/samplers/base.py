@@ -37,12 +37,14 @@ def generate(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise)
     order = torch.full_like(canvas.x, -1)
     token_logp = torch.zeros_like(canvas.x, dtype=torch.float64)
     nfe = torch.zeros_like(canvas.row_id)
+    revised = torch.zeros_like(canvas.x)
     for index, step in enumerate(steps(sampler, model, canvas, noise=noise)):
         order = torch.where(step.wrote, index, order)
         token_logp = torch.where(step.wrote, step.logp, token_logp)
         nfe = nfe + step.nfe
+        revised = revised + (step.canvas.open(model.vocab) & (step.wrote | ~canvas.open(model.vocab)))
         canvas = step.canvas
-    return Sample(canvas=canvas, logp=token_logp.sum(-1), nfe=nfe, order=order, token_logp=token_logp)
+    return Sample(canvas=canvas, logp=token_logp.sum(-1), nfe=nfe, order=order, token_logp=token_logp, revised=revised)
 
 
 def live_rows(canvas: Canvas, vocab: Vocab) -> Int[Tensor, " N"]:

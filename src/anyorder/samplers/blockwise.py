@@ -70,4 +70,6 @@ class Blockwise:
 def choose(which: Bool[Tensor, " B"], yes: Carry, no: Carry) -> Carry:
     """Row by row, one carry or the other (of one sampler, hence of one shape)."""
     inner = no.inner if yes.inner is None or no.inner is None else choose(which, yes.inner, no.inner)
-    return Carry(step=torch.where(which, yes.step, no.step), start=torch.where(which, yes.start, no.start), inner=inner)
+    logp = None if yes.logp is None or no.logp is None else torch.where(which[:, None], yes.logp, no.logp)
+    step, begin = torch.where(which, yes.step, no.step), torch.where(which, yes.start, no.start)
+    return Carry(step=step, start=begin, inner=inner, logp=logp)

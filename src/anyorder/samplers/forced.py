@@ -12,6 +12,7 @@ from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, Step, Vocab
+from anyorder.samplers.revise import Keep
 from anyorder.samplers.unmask import Unmask
 
 
@@ -27,7 +28,8 @@ class Forced:
         inner: a sampler that chooses positions before it draws tokens.
         x0: the texts, one row for each of `row_id`.
     Raises:
-        ValueError: a sampler that draws first: its positions depend on tokens that are not the text's.
+        ValueError: a sampler that draws first: its positions depend on tokens that are not the text's; or that revises:
+            many paths lead to one text.
     Source:
         arXiv:2603.01367 (DUEL: exact likelihood of deterministic unmasking policies).
     """
@@ -39,6 +41,10 @@ class Forced:
     paper: ClassVar[str] = "arXiv:2603.01367"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inner.revise, Keep):
+            raise ValueError(
+                f"sampler.revise={type(self.inner.revise).__name__}: has no likelihood of this kind; use revise=Keep()"
+            )
         if self.inner.order != "choose_first":
             raise ValueError("sampler.order='draw_first': has no likelihood of this kind; use order='choose_first'")
 

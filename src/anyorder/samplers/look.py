@@ -33,6 +33,12 @@ class Look:
         return self.canvas.open(self.model.vocab) & self.canvas.window
 
     @cached_property
+    def written(self) -> Bool[Tensor, "B L"]:
+        """Tokens inside the window that are neither prompt nor padding: a step may send them back to the mask."""
+        canvas = self.canvas
+        return (canvas.x != self.model.vocab.mask_id) & ~canvas.fixed & canvas.valid & canvas.window
+
+    @cached_property
     def left(self) -> Int[Tensor, " B"]:
         """How many positions are open."""
         return self.open.sum(-1)

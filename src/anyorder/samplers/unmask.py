@@ -1,4 +1,4 @@
-"""Unmasking as a product of rules: how many positions, which ones, which token."""
+"""Unmasking as a product of rules: how many positions, which ones, which token, and which tokens go back."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -10,11 +10,12 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
-from anyorder.core.types import Canvas, Carry, Step, Vocab, put_rows
+from anyorder.core.types import Canvas, Carry, Step, Vocab, put_rows, take_rows
 from anyorder.samplers.base import idle
 from anyorder.samplers.count import One
 from anyorder.samplers.look import CountRule, Look, PositionRule
 from anyorder.samplers.position import Uniform, check_together
+from anyorder.samplers.revise import Keep, ReviseRule, check_paths
 from anyorder.samplers.token import TokenRule
 
 
@@ -29,10 +30,12 @@ class Unmask:
         order: "choose_first" settles the positions before any token is drawn, so the choice cannot tilt the tokens'
             law. "draw_first" draws a token at every open position and lets the position rule see them (MaskGIT, LLaDA);
             confident draws are kept more often than they should be, and the law is no longer the model's.
+        revise: which written tokens go back to the mask, in the same step and seeing the same canvas as the writing.
     Raises:
         ValueError: rules that do not go together.
     Source:
-        arXiv:2409.02908, arXiv:2406.07524, arXiv:2502.06768: each is one choice of rules (`presets.py`).
+        arXiv:2409.02908, arXiv:2406.07524, arXiv:2502.06768, arXiv:2503.00307: each is one choice of rules
+        (`presets.py`).
     """
 
     count: CountRule = field(default_factory=One)
@@ -40,22 +43,56 @@ class Unmask:
     token: TokenRule = field(default_factory=TokenRule)
 
     order: Literal["choose_first", "draw_first"] = "choose_first"
+    revise: ReviseRule = field(default_factory=Keep)
 
     paper: ClassVar[str] = "arXiv:2406.07524, arXiv:2409.02908"
 
     def __post_init__(self) -> None:
         check_together(self.count, self.position, self.order)
+        check_paths(self.count, self.revise)
 
     @property
     def exact(self) -> bool:
         """One position at a time, chosen before its token, and tokens from the model's own law."""
-        return self.count.one_at_a_time and self.order == "choose_first" and self.token.exact
+        kept = isinstance(self.revise, Keep)
+        return self.count.one_at_a_time and self.order == "choose_first" and self.token.exact and kept
 
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
-        return start(canvas, vocab=vocab)
+        carry = start(canvas, vocab=vocab)
+        if not self.revise.num_steps:
+            return carry
+        return dataclasses.replace(carry, logp=torch.zeros_like(canvas.x, dtype=torch.float64))
 
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
         look = Look(model, canvas, carry, noise, self.token)
+        step = self._unmask(look)
+        if not self.revise.num_steps:
+            return step
+        assert carry.logp is not None
+        after = dataclasses.replace(step.carry, logp=torch.where(step.wrote, step.logp, carry.logp))
+        return self._wait(dataclasses.replace(step, canvas=self._mask(step.canvas, look), carry=after), look)
+
+    def _mask(self, canvas: Canvas, look: Look) -> Canvas:
+        """The canvas without the tokens that go back."""
+        return dataclasses.replace(canvas, x=canvas.x.masked_fill(self.revise(look), look.model.vocab.mask_id))
+
+    def _wait(self, step: Step, look: Look) -> Step:
+        """Rows without masks take their next steps at once, for free, until a token goes back or nothing can."""
+        vocab = look.model.vocab
+        while True:
+            full = ~(step.canvas.open(vocab) & step.canvas.window).any(-1)
+            rows = (full & (step.carry.step < self.revise.num_steps)).nonzero().squeeze(-1)
+            if not len(rows):
+                return step
+            canvas, carry = take_rows(step.canvas, rows), take_rows(step.carry, rows)
+            masked = self._mask(canvas, Look(look.model, canvas, carry, look.noise, self.token))
+            later = dataclasses.replace(carry, step=carry.step + 1)
+            step = dataclasses.replace(
+                step, canvas=put_rows(step.canvas, rows, masked), carry=put_rows(step.carry, rows, later)
+            )
+
+    def _unmask(self, look: Look) -> Step:
+        model, canvas, carry = look.model, look.canvas, look.carry
         k = torch.minimum(self.count(look), look.left)
         rows = k.nonzero().squeeze(-1)
         if len(rows) == len(k):

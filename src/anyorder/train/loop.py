@@ -26,6 +26,7 @@ from anyorder.data.tokenizer import Tokenizer
 from anyorder.hub.save import save_model
 from anyorder.models.flops import training_flops
 from anyorder.models.transformer import Transformer
+from anyorder.processes.cross_entropy import SLICED, fused_kernels
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from anyorder.train.config import RunConfig
 from anyorder.train.ema import Ema
@@ -96,7 +97,8 @@ class Run:
         self.model.to(device)
         if config.compile:
             self.model.compile()
-        self.process = config.process.build(group=config.batch.rows)
+        kernels = fused_kernels() if config.compile else SLICED
+        self.process = config.process.build(group=config.batch.rows, kernels=kernels)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.ema = Ema(self.model, decay=config.optim.ema) if config.optim.ema else None
         random_length = 0.0 if config.task else config.data.random_length
@@ -217,7 +219,8 @@ class Run:
     def _validate(self, done: int) -> None:
         if dist.rank() != 0:
             return
-        with self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext():
+        eager = torch.compiler.set_stance("force_eager")  # validation has shapes of its own, not worth compiling for
+        with eager, self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext():
             value = validate(
                 self.model,
                 [b.to(self.device) for b in in_order(self.data.valid, rows=16, limit=self.config.evaluate.rows)],
