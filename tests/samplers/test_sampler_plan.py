@@ -1,16 +1,18 @@
 """Plans against brute force, known costs and measured ones."""
 
 import itertools
+import json
 
 import pytest
 import torch
 
+from anyorder.cli.main import main
 from anyorder.core.noise import Noise
 from anyorder.likelihood.groups import group_nll
 from anyorder.samplers.base import generate, steps
-from anyorder.samplers.plan import Planned, best_groups, path_kl
+from anyorder.samplers.plan import Planned, best_groups, non_increasing, path_kl
 from anyorder.samplers.unmask import Unmask
-from anyorder.studies.plan import cosine_groups, equal_groups
+from anyorder.studies.plan import cosine_groups, equal_groups, plan
 from anyorder.testing.contracts import blank, check_exact
 from anyorder.testing.laws import group_law, z_curve
 from anyorder.testing.oracle import RandomTable
@@ -108,3 +110,42 @@ def test_plans_that_make_no_sense_are_refused():
         Planned((1, 0))
     with pytest.raises(ValueError, match="add up to 5, must be 6"):
         group_nll(oracle_b(), torch.zeros(1, 6, dtype=torch.long), groups=[5], row_id=torch.arange(1), noise=NOISE)
+
+
+def test_a_noisy_curve_is_made_to_fall():
+    z = torch.tensor([3.0, 1.0, 2.0, 2.0, 0.5, 0.7], dtype=torch.float64)
+    assert non_increasing(z).tolist() == pytest.approx([3, 5 / 3, 5 / 3, 5 / 3, 0.6, 0.6])
+    for row in range(20):
+        z = NOISE.at("noisy").uniform(row, 0, torch.arange(9))
+        fit = non_increasing(z)
+        assert bool((fit.diff() <= 1e-12).all())
+        assert float(fit.sum()) == pytest.approx(float(z.sum()))
+        best = float(((fit - z) ** 2).sum())
+        for other in range(200):  # no falling curve is nearer
+            falling = NOISE.at("other").uniform(row, other, torch.arange(9)).sort(descending=True).values
+            mixed = 0.9 * fit + 0.1 * falling
+            assert float(((mixed - z) ** 2).sum()) >= best - 1e-12
+    falling = torch.linspace(2, 1, 5, dtype=torch.float64)
+    assert torch.equal(non_increasing(falling), falling)
+
+
+@pytest.fixture(scope="module")
+def planned(tiny_runs):
+    return plan(tiny_runs.mdm, nfe=4, rows=8)
+
+
+def test_the_study_plans_on_one_half_and_measures_on_the_other(planned, tiny_runs):
+    names = [c.name for c in planned.costs]
+    assert names == ["best", "equal", "cosine"]
+    assert all(sum(c.groups) == len(planned.z) and len(c.groups) == 4 for c in planned.costs)
+    assert planned.costs[0].predicted == min(c.predicted for c in planned.costs)
+    assert plan(tiny_runs.mdm, nfe=4, rows=8) == planned
+
+
+def test_the_command_prints_the_plan(planned, tiny_runs, capsys):
+    assert main(["plan", str(tiny_runs.mdm), "--nfe", "4", "--rows", "8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["costs"][0]["groups"] == planned.costs[0].groups
+    assert main(["plan", str(tiny_runs.arm), "--nfe", "4"]) == 2
+    assert "plans are made for masked diffusion models" in capsys.readouterr().err
+    assert main(["plan", str(tiny_runs.mdm), "--nfe", "0"]) == 2
+    assert "must be >= 1" in capsys.readouterr().err

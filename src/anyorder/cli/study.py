@@ -1,10 +1,11 @@
-"""Commands that study a model: `plan`."""
+"""Commands that study: `plan` a model's passes, `study` a finding of a paper."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 from anyorder.cli.parser import Parser
-from anyorder.cli.show import finish, plus_minus, table
+from anyorder.cli.show import finish, json_line, plus_minus, table
 
 MOST_SIZES = 40  # of a plan printed in full
 
@@ -33,10 +34,48 @@ def plan(args: list[str]) -> None:
         f"{table(['plan', 'passes', 'predicted', 'measured', 'tokens in each pass'], rows)}\n\n"
         f"costs in nats per row of {len(made.z)} tokens, against one token per pass"
     )
-    finish({"run": found.run, **dataclasses.asdict(made)}, as_json=found.json, text=text)
+    finish({"run": str(found.run), **dataclasses.asdict(made)}, as_json=found.json, text=text)
 
 
 def sizes(groups: list[int]) -> str:
     """Group sizes for people, long plans cut."""
     shown = " ".join(map(str, groups[:MOST_SIZES]))
     return shown if len(groups) <= MOST_SIZES else f"{shown} ... ({len(groups)} in all)"
+
+
+def study(args: list[str]) -> None:
+    from anyorder.studies import STUDIES
+
+    parser = Parser(
+        "study",
+        usage="NAME [--out DIR] [--quick] [--run RUN] [--seed S]",
+        about="Show a finding of a paper anew: tables, NAME.json and NAME.svg in a folder, and one line of JSON that\n"
+        "says which of the study's aims are met. Studies:\n"
+        + "\n".join(f"  {n}: {s.about}" for n, s in STUDIES.items()),
+        example="  anyorder study numerics --quick\n  anyorder study numerics --run runs/quickstart",
+    )
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(STUDIES)}")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default runs/study-NAME)")
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, with fewer draws")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="a trained model to study as well")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
+    found = parser.parse(args)
+    if found.name not in STUDIES:
+        from anyorder.core.config import nearest
+
+        raise ValueError(f"unknown study {found.name!r}; {nearest(found.name, STUDIES)}")
+    out = found.out or Path("runs") / f"study-{found.name}"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; name a folder with --out")
+    made = STUDIES[found.name].load()(quick=found.quick, run=found.run, seed=found.seed)
+    checks = {c.name: {"value": c.value, "aim": c.aim, "met": c.met} for c in made.checks}
+    payload = {"study": found.name, **made.payload, "checks": checks}
+    from anyorder.core.files import write_atomic
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / f"{found.name}.json", json.dumps(json.loads(json_line(payload)), indent=1) + "\n")
+    write_atomic(out / f"{found.name}.svg", made.svg)
+    if not found.json:
+        rows = [[c.name, f"{c.value:.3g}", c.aim, "met" if c.met else "MISSED"] for c in made.checks]
+        print(f"{made.text}\n\n{table(['check', 'value', 'aim', ''], rows)}\n\nwrote {out}/{found.name}.json and .svg")
+    print(json_line({"study": found.name, "out": str(out), "checks": checks}), flush=True)

@@ -32,6 +32,24 @@ def path_kl(z: Float[Tensor, " L"], groups: Sequence[int]) -> float:
     return float(sum((z[a] - z[a : a + g]).sum() for a, g in zip(starts, groups)))
 
 
+def non_increasing(z: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
+    """The non-increasing curve nearest to z in squares: what a curve measured with noise says of one that must fall.
+
+    Z_k of any law falls with k; a plan fitted to the bumps of a measured curve promises what it does not keep.
+
+    Source:
+        pool adjacent violators (isotonic regression).
+    """
+    pools: list[tuple[float, int]] = []  # mean and size
+    for value in z.tolist():
+        mean, size = value, 1
+        while pools and pools[-1][0] < mean:
+            before, count = pools.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    return torch.tensor([mean for mean, size in pools for _ in range(size)], dtype=z.dtype, device=z.device)
+
+
 def best_groups(z: Float[Tensor, " L"], num_passes: int) -> list[int]:
     """The sizes of at most `num_passes` groups of least `path_kl`, by dynamic programming in O(num_passes L^2).
 

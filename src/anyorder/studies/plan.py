@@ -17,7 +17,7 @@ from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
 from anyorder.likelihood.by_count import loss_by_count
 from anyorder.likelihood.groups import group_nll
-from anyorder.samplers.plan import best_groups, path_kl
+from anyorder.samplers.plan import best_groups, non_increasing, path_kl
 from anyorder.train.config import RunConfig
 from anyorder.train.data import run_data
 from anyorder.train.loop import CONFIG
@@ -41,7 +41,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """The curve Z_0..Z_{L-1} of a model and the costs of the best and of the usual schedules for a number of passes."""
+    """The curve Z_0..Z_{L-1} of a model, made to fall, and the costs of the best and of the usual schedules for a number of passes."""
 
     z: list[float]
     rows: int
@@ -75,7 +75,7 @@ def plan(run: Path, *, nfe: int, rows: int = 64, seed: int = 0) -> Plan:
         counts=range(1, length + 1),
         noise=noise.at("curve"),
     )
-    z = torch.tensor([c.nats for c in reversed(curve)], dtype=torch.float64)
+    z = non_increasing(torch.tensor([c.nats for c in reversed(curve)], dtype=torch.float64))
     schedules = {"best": best_groups(z, nfe), "equal": equal_groups(length, nfe), "cosine": cosine_groups(length, nfe)}
 
     def nats(groups: Sequence[int]) -> Float[Tensor, " B"]:

@@ -184,6 +184,7 @@ def _text_samples(models: dict[str, LanguageModel], seed: int) -> list[Trace]:
             filled,
             prompt="the text on both sides is given",
             note=f"the author would write {hidden} here",
+            group="Fill a gap",
         ),
         _trace("MDM", "first-hitting", mdm.sample(seed=seed)[0], note="any order, drawn exactly", group=pair),
         _trace("ARM", "causal", arm.sample(seed=seed)[0], note="left to right, drawn exactly", group=pair),
@@ -193,6 +194,7 @@ def _text_samples(models: dict[str, LanguageModel], seed: int) -> list[Trace]:
             mdm.sample("def __init__(self", sampler="top-prob", temperature=0.8, seed=seed)[0],
             prompt="the beginning is given",
             note="most confident token first, temperature 0.8: smoother, and no longer the law the model learned",
+            group="Go on from a beginning",
         ),
     ]
 
