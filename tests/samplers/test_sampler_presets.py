@@ -32,7 +32,7 @@ M = MODEL.vocab.mask_id
         ({"name": "ancestral", "num_steps": -3}, "sampler.num_steps=-3: must be >= 1"),
         ({"name": "ancestral", "num_steps": 0}, "sampler.num_steps=0: must be >= 1"),
         ({"name": "first-hitting", "num_steps": -3}, "sampler.num_steps=-3: must be >= 1"),
-        ({"name": "first-hitting", "num_steps": 8}, "first-hitting writes one token per step"),
+        ({"name": "left-to-right", "num_steps": 8}, "left-to-right writes one token per step"),
         ({"name": "causal", "temperature": -1.0}, "sampler.temperature=-1.0: must be >= 0"),
         ({"name": "causal", "temperature": float("nan")}, "sampler.temperature=nan: must be >= 0"),
         ({"name": "causal", "top_k": -1}, "sampler.top_k=-1: must be >= 0"),
@@ -65,12 +65,16 @@ def test_names_build_what_they_say():
 
 
 def test_exactness_is_derived_from_the_rules():
-    assert {name: preset.exact for name, preset in PRESETS.items()} == {
-        "first-hitting": True,
-        "ancestral": False,
-        "top-prob": True,
-        "left-to-right": True,
-        "causal": True,
+    assert {name for name, preset in PRESETS.items() if preset.exact} == {
+        "first-hitting",
+        "top-prob",
+        "margin",
+        "entropy",
+        "highest-entropy",
+        "dream-margin",
+        "dream-entropy",
+        "left-to-right",
+        "causal",
     }
     assert not make_sampler("first-hitting", temperature=0.9).exact
     assert not make_sampler("causal", top_p=0.9).exact

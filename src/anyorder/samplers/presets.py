@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from anyorder.core.protocols import Sampler
+from anyorder.core.schedule import Linear
 from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
 from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
 from anyorder.samplers.count import Binomial, One, Quota, check_num_steps
 from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
+from anyorder.samplers.remasking import Alpha, Cap, Corrector, During, Plateau, Psi, Remasking, Rescale, Sigma
+from anyorder.samplers.revise import ReMDM, Written
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 
@@ -51,6 +54,19 @@ def _one_or_binomial(num_steps: int | None) -> CountRule:
 
 def _one_or_quota(num_steps: int | None, curve: str = "even") -> CountRule:
     return One() if num_steps is None else Quota(num_steps, curve)
+
+
+def _remasking(
+    num_steps: int | None,
+    token: TokenRule,
+    sigma: Sigma,
+    *,
+    schedule: Alpha | None = None,
+    by_confidence: bool = False,
+) -> Unmask:
+    """Writing and taking back along one path."""
+    path = Remasking(num_steps or ANCESTRAL_STEPS, sigma, schedule or Linear(), by_confidence)
+    return Unmask(Written(path), Uniform(), token, revise=ReMDM(path))
 
 
 def _cooled(token: TokenRule, beta: float) -> TokenRule:
@@ -168,6 +184,64 @@ PRESETS: dict[str, Preset] = {
         ),
         paper="arXiv:2510.04525",
         about=f"MaskGIT, positions chosen first: weight sum p^{MOMENT_BETA:g}, tokens from p^{MOMENT_BETA:g}, N steps",
+        nfe="at most N",
+        paced=True,
+    ),
+    "remdm-cap": Preset(
+        build=lambda num_steps, token: _remasking(num_steps, token, Cap(0.04)),
+        paper="arXiv:2503.00307",
+        about="ancestral, and every written token goes back with chance 0.04 or the most allowed, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "remdm-rescale": Preset(
+        build=lambda num_steps, token: _remasking(num_steps, token, Rescale(0.04)),
+        paper="arXiv:2503.00307",
+        about="ancestral, and every written token goes back with 0.04 times the most allowed chance, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "remdm-conf": Preset(
+        build=lambda num_steps, token: _remasking(num_steps, token, Rescale(1.0), by_confidence=True),
+        paper="arXiv:2503.00307",
+        about="ancestral, and at most about one token a step goes back, rather the improbable ones, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "remdm-switch": Preset(
+        build=lambda num_steps, token: _remasking(num_steps, token, During(Cap(0.04), start=0.5)),
+        paper="arXiv:2503.00307",
+        about="as remdm-cap in the second half of the steps, ancestral before, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "remdm-loop": Preset(
+        build=lambda num_steps, token: _remasking(
+            num_steps, token, During(Cap(0.02), start=0.55, end=0.05), schedule=Plateau(0.55, 0.05, 0.9)
+        ),
+        paper="arXiv:2503.00307",
+        about="nine tenths written, then half the steps rewriting at that level, then the rest, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "forward-backward": Preset(
+        build=lambda num_steps, token: _remasking(num_steps, token, Corrector()),
+        paper="arXiv:2503.00307",
+        about="as many tokens go back in a step as one step forward writes, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "dfm-corrector": Preset(
+        build=lambda num_steps, token: _remasking(num_steps, token, Corrector(10.0, 0.25)),
+        paper="arXiv:2503.00307",
+        about="the corrector of discrete flow matching: rewrites most in the middle of the steps, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "psi": Preset(
+        build=lambda num_steps, token: _remasking(num_steps, token, Psi(0.95)),
+        paper="arXiv:2602.21185",
+        about="0.95 of the reverse step, 0.05 of noising the prediction anew, N steps (256)",
         nfe="at most N",
         paced=True,
     ),
