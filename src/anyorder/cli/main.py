@@ -36,6 +36,7 @@ COMMANDS = {
     "infill": Command("let a model fill the gaps in a text", "use"),
     "score": Command("measure how well a model predicts a text", "use"),
     "plan": Command("how many tokens to write per pass, from a model's own loss curve", "study"),
+    "study": Command("show a finding of a paper anew, with tables and a plot", "study"),
     "inspect": Command("show what a run or model is, how far it got and whether its files are whole", "look"),
     "methods": Command("list samplers and training objectives with their papers and costs", "look"),
     "bench": Command("run the benchmarks of a checkout", "look"),
