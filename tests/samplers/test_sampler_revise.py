@@ -14,9 +14,10 @@ from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.count import Binomial, One
 from anyorder.samplers.forced import Forced
 from anyorder.samplers.look import Look
+from anyorder.samplers.position import Confidence
 from anyorder.samplers.presets import make_sampler
 from anyorder.samplers.remasking import Cap, Corrector, During, Plateau, Psi, Remasking, Rescale, sigma_max
-from anyorder.samplers.revise import Keep, ReMDM, Written
+from anyorder.samplers.revise import Best, Keep, LowestConfidence, ReMDM, Written
 from anyorder.samplers.unmask import Unmask, start
 from anyorder.testing.contracts import CountingDenoiser, blank, check_exact, same
 from anyorder.testing.laws import ancestral_law, chi_square_p
@@ -359,3 +360,46 @@ def test_rows_do_not_depend_on_their_batch_when_some_wait():
         assert torch.equal(part.canvas.x[0], together.canvas.x[row])
         assert torch.equal(part.revised[0], together.revised[row])
         assert same(part.logp[0], together.logp[row], atol=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
+def test_planning_keeps_the_best_of_drawn_and_written_tokens(eta):
+    best, model, num_steps, length = Best(5, eta), RandomTable(3, NOISE.at("plan"), scale=2.0), 5, 7
+    sampler = Unmask(best, Confidence("drawn"), order="draw_first", revise=LowestConfidence(best))
+    before, went = blank(model.vocab, 30, length), 0
+    everywhere = torch.ones_like(before.fixed)
+    for i, step in enumerate(steps(sampler, model, before, noise=NOISE)):
+        masked = before.x == model.vocab.mask_id
+        look = Look(model, before, replace(step.carry, step=step.carry.step - 1), NOISE)
+        drawn = before.x.masked_scatter(masked, look.drawn[0])
+        p = model(before, everywhere).double().view(30, length, 3).exp().gather(-1, drawn[..., None]).squeeze(-1)
+        score = torch.where(masked, p, eta * p)
+        keep = length - length * (num_steps - 1 - i) // num_steps
+        for row in range(30):
+            order = sorted(range(length), key=lambda j, s=score[row]: (-float(s[j]), j))
+            assert (step.canvas.x[row] != model.vocab.mask_id).nonzero().squeeze(-1).tolist() == sorted(order[:keep])
+        shown = step.canvas.x != model.vocab.mask_id
+        assert torch.equal(step.canvas.x[shown], drawn[shown])
+        went += int((~shown & ~masked).sum())
+        assert step.nfe.tolist() == [1] * 30
+        before = step.canvas
+    assert i == num_steps - 1
+    assert went > 0
+    assert not sampler.exact
+
+
+def test_planning_costs_one_pass_a_step_and_its_rules_go_together():
+    model = CountingDenoiser(TABLE)
+    sample = generate(make_sampler("p2", num_steps=4), model, blank(TABLE.vocab, 5, 8), noise=NOISE)
+    assert sample.nfe.tolist() == [4] * 5 == list(model.passes.values())
+    best = Best(4)
+    for make in (
+        lambda: Unmask(best, Confidence("drawn"), order="draw_first"),
+        lambda: Unmask(best, revise=LowestConfidence(best)),
+        lambda: Unmask(best, Confidence("drawn"), order="draw_first", revise=LowestConfidence(Best(5))),
+        lambda: Unmask(One(), revise=LowestConfidence(best)),
+    ):
+        with pytest.raises(ValueError, match="Best and LowestConfidence go together"):
+            make()
+    with pytest.raises(ValueError, match=r"sampler.eta=-1.0: must be >= 0"):
+        Best(3, -1.0)

@@ -57,7 +57,14 @@ class Look:
     @cached_property
     def logits(self) -> Float[Tensor, "N V"]:
         """The network's output at all open positions, row-major: the step's one pass."""
+        if "everywhere" in self.__dict__:
+            return self.everywhere[self.open[self.open | self.written]]
         return self.model(self.canvas, self.open)
+
+    @cached_property
+    def everywhere(self) -> Float[Tensor, "N V"]:
+        """The output at open and written positions, for rules that judge both; to be asked before `logits`."""
+        return self.model(self.canvas, self.open | self.written)
 
     @property
     def asked(self) -> bool:

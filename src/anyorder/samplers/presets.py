@@ -14,7 +14,7 @@ from anyorder.samplers.count import Binomial, One, Quota, check_num_steps
 from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
 from anyorder.samplers.remasking import Alpha, Cap, Corrector, During, Plateau, Psi, Remasking, Rescale, Sigma
-from anyorder.samplers.revise import ReMDM, Written
+from anyorder.samplers.revise import Best, LowestConfidence, ReMDM, Written
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 
@@ -67,6 +67,11 @@ def _remasking(
     """Writing and taking back along one path."""
     path = Remasking(num_steps or ANCESTRAL_STEPS, sigma, schedule or Linear(), by_confidence)
     return Unmask(Written(path), Uniform(), token, revise=ReMDM(path))
+
+
+def _planned(best: Best, token: TokenRule) -> Unmask:
+    """Draw everywhere, keep the best of drawn and written tokens."""
+    return Unmask(best, Confidence("drawn"), token, "draw_first", LowestConfidence(best))
 
 
 def _cooled(token: TokenRule, beta: float) -> TokenRule:
@@ -242,6 +247,13 @@ PRESETS: dict[str, Preset] = {
         build=lambda num_steps, token: _remasking(num_steps, token, Psi(0.95)),
         paper="arXiv:2602.21185",
         about="0.95 of the reverse step, 0.05 of noising the prediction anew, N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "p2": Preset(
+        build=lambda num_steps, token: _planned(Best(num_steps or ANCESTRAL_STEPS), token),
+        paper="arXiv:2502.03540",
+        about="draw everywhere, keep the likeliest of drawn and written tokens, more in each of N steps (256)",
         nfe="at most N",
         paced=True,
     ),

@@ -7,7 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from anyorder.core.categorical import log_prob_of
+from anyorder.samplers.certainty import certainty
+from anyorder.samplers.count import check_num_steps
 from anyorder.samplers.look import CountRule, Look
+from anyorder.samplers.position import TIE, best
 from anyorder.samplers.remasking import Remasking
 
 
@@ -17,7 +21,7 @@ class ReviseRule(Protocol):
 
     @property
     def num_steps(self) -> int:
-        """The number of steps in which anything can go back, the last one not counted; 0 for none."""
+        """The number of steps in which a token of a row without masks can go back; 0 for none."""
         ...
 
     def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
@@ -74,13 +78,82 @@ class Written:
         return (look.open & (look.u < at_step(self.path.write, look)[:, None])).sum(-1)
 
 
+@dataclass(frozen=True)
+class LowestConfidence:
+    """The written tokens that are not among a step's best go back; goes with `Best` of the same settings.
+
+    Source:
+        arXiv:2502.03540 (P2, self-planning).
+    """
+
+    best: "Best"
+
+    num_steps: ClassVar[int] = 0
+
+    def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
+        return look.written & ~self.best.kept(look)
+
+
+@dataclass(frozen=True)
+class Best:
+    """After step i of N a row keeps its n0 - floor(n0 (1 - (i + 1)/N)) best tokens, written or drawn in this step.
+
+    A token drawn at a mask scores its probability; a written one eta times its own, given everything else.
+
+    Args:
+        eta: below 1 written tokens go back more easily; 0 lets any drawn token replace any written one.
+    Raises:
+        ValueError: num_steps < 1, eta < 0.
+    Source:
+        arXiv:2502.03540 (P2). Its public code scores written positions by tokens drawn anew, this by their own.
+    """
+
+    num_steps: int
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_num_steps(self.num_steps)
+        if not 0.0 <= self.eta < torch.inf:
+            raise ValueError(
+                f"sampler.eta={self.eta}: must be >= 0 and finite; 1 judges written and drawn tokens alike"
+            )
+
+    @property
+    def one_at_a_time(self) -> bool:
+        return False
+
+    def __call__(self, look: Look) -> Int[Tensor, " B"]:
+        return (look.open & self.kept(look)).sum(-1)
+
+    def kept(self, look: Look) -> Bool[Tensor, "B L"]:
+        """Which positions show a token after this step."""
+        either = look.open | look.written
+        everywhere = look.everywhere
+        ours = log_prob_of(everywhere[look.written[either]], look.canvas.x[look.written])
+        scale = torch.tensor(self.eta, dtype=torch.float64).log().item()
+        score = certainty(look, "drawn").masked_scatter(look.written, ours + scale).clamp(min=LEAST)
+        total = either.sum(-1)
+        done = (look.carry.step + 1).clamp(max=self.num_steps)
+        return best(score, total - total * (self.num_steps - done) // self.num_steps, allowed=either, tie=TIE)
+
+
+LEAST = -1e9  # nats; stands for impossible, so that scores can be compared
+
+
 def at_step(values: Float[Tensor, " N"], look: Look) -> Float[Tensor, " B"]:
     """The value of each row's step; the last one's beyond the end."""
     return values.to(look.carry.step.device)[look.carry.step.clamp(max=len(values) - 1)]
 
 
-def check_paths(count: CountRule, revise: ReviseRule) -> None:
-    """Raises ValueError unless the chances to write and to go back belong to one path."""
+def check_paths(count: CountRule, revise: ReviseRule, order: str) -> None:
+    """Raises ValueError unless the rules to write and to go back belong together."""
+    if isinstance(count, Best) or isinstance(revise, LowestConfidence):
+        if not (isinstance(revise, LowestConfidence) and revise.best == count and order == "draw_first"):
+            raise ValueError(
+                f"sampler.revise={type(revise).__name__}: Best and LowestConfidence go together; use count=best, "
+                "revise=LowestConfidence(best), position=Confidence('drawn') and order='draw_first'"
+            )
+        return
     writes = count.path if isinstance(count, Written) else None
     revises = revise.path if isinstance(revise, ReMDM) else None
     if writes != revises or (writes is None and not isinstance(revise, Keep)):

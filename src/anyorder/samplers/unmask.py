@@ -49,7 +49,7 @@ class Unmask:
 
     def __post_init__(self) -> None:
         check_together(self.count, self.position, self.order)
-        check_paths(self.count, self.revise)
+        check_paths(self.count, self.revise, self.order)
 
     @property
     def exact(self) -> bool:
@@ -59,14 +59,14 @@ class Unmask:
 
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
         carry = start(canvas, vocab=vocab)
-        if not self.revise.num_steps:
+        if isinstance(self.revise, Keep):
             return carry
         return dataclasses.replace(carry, logp=torch.zeros_like(canvas.x, dtype=torch.float64))
 
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
         look = Look(model, canvas, carry, noise, self.token)
         step = self._unmask(look)
-        if not self.revise.num_steps:
+        if isinstance(self.revise, Keep):
             return step
         assert carry.logp is not None
         after = dataclasses.replace(step.carry, logp=torch.where(step.wrote, step.logp, carry.logp))
