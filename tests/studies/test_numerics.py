@@ -41,7 +41,9 @@ def test_files_are_whole(quick):
     kept = json.loads((out / "numerics.json").read_text())
     assert kept["checks"] == json.loads(lines[-1])["checks"]
     assert len(kept["losses"]) == 18
-    assert len(kept["trained"]) == 1
+    (trained,) = kept["trained"]
+    assert 0.95 * trained["before"] < trained["after"] <= trained["before"]
+    assert 0 < trained["joint"] < math.log(32)
     assert {p.name for p in out.iterdir()} == {"numerics.json", "numerics.svg"}
     svg = ET.parse(out / "numerics.svg").getroot()
     assert len(svg.findall(".//{http://www.w3.org/2000/svg}path")) == 6

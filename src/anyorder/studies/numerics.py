@@ -237,8 +237,13 @@ def show(
         _lines("draw|with noise|ratio|without|ratio", [_cost_row(x, cost[-1]) for x in cost]),
     ]
     if written:
-        parts.append("A trained model: unigram entropy of its samples, nats, mean over rows and its standard error.")
-        parts.append(_lines("N|rows|exact|joint float32|difference", [_written_row(x) for x in written]))
+        parts.append(
+            "A trained model: entropy (nats) of its first prediction and of what step one draws, by closed form;\n"
+            "unigram entropy of its samples, mean over rows and its standard error."
+        )
+        parts.append(
+            _lines("N|predicted|drawn|rows|exact|joint float32|difference", [_written_row(x) for x in written])
+        )
     return "\n\n".join(parts)
 
 
@@ -267,7 +272,8 @@ def _cost_row(x: Cost, ours: Cost) -> list[str]:
 
 def _written_row(x: Written) -> list[str]:
     both = [f"{x.exact:.4f} ± {x.exact_error:.4f}", f"{x.joint:.4f} ± {x.joint_error:.4f}"]
-    return [str(x.num_steps), str(x.rows), *both, f"{x.joint - x.exact:+.4f}"]
+    first = [f"{x.before:.4f}", f"{x.after:.4f}"]
+    return [str(x.num_steps), *first, str(x.rows), *both, f"{x.joint - x.exact:+.4f}"]
 
 
 def _lines(heading: str, rows: Sequence[Sequence[str]]) -> str:

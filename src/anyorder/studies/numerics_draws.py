@@ -62,10 +62,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class Written:
-    """Mean unigram entropy (nats) of a trained model's samples, and its standard error, both ways of drawing."""
+    """What the joint float32 draw does to a trained model.
+
+    Args:
+        before, after: entropy (nats, mean over positions) of the prediction on an empty canvas, and of the tokens that
+            the first of N steps draws from it, by closed form.
+        exact, joint: unigram entropy of samples, nats, mean over rows, and its standard error, both ways of drawing.
+    """
 
     num_steps: int
     rows: int
+    before: float
+    after: float
     exact: float
     exact_error: float
     joint: float
@@ -264,12 +272,16 @@ def written_by(run: Path, *, quick: bool, noise: Noise) -> list[Written]:
     model, rows = loaded.model, 2 if quick else 8
     length = min(loaded.model.config.max_length, 64 if quick else 128)
     canvas = Canvas.of(torch.full((rows, length), model.vocab.mask_id), vocab=model.vocab)
+    with torch.no_grad():
+        law = torch.softmax(model(canvas, canvas.window), -1, dtype=torch.float64)
     found = []
     for n in (64,) if quick else (64, 256, 1024):
+        first = categorical.lattice_gumbel_law((law / n).flatten(), 1.0).view_as(law)
+        before, after = (float(categorical.entropy(p.log()).mean()) for p in (law, first))
         exact, joint = (
             unigram_entropy(generate(sampler, model, canvas, noise=noise.at(n)).canvas.x)
             for sampler in (Unmask(Binomial(n)), JointGumbel(n))
         )
         error = [float(h.std() / math.sqrt(rows)) for h in (exact, joint)]
-        found.append(Written(n, rows, float(exact.mean()), error[0], float(joint.mean()), error[1]))
+        found.append(Written(n, rows, before, after, float(exact.mean()), error[0], float(joint.mean()), error[1]))
     return found
