@@ -54,7 +54,7 @@ def test_errors_name_key_value_rule_and_nearest(values, text):
 def test_errors_of_a_run():
     assert message({"model": {"d_modle": 8}}, RunConfig) == "unknown key 'model.d_modle'; did you mean 'd_model'?"
     assert message({"optim": {"lrr": 8}}, RunConfig) == "unknown key 'optim.lrr'; did you mean 'lr'?"
-    assert message({"size": "2M"}, RunConfig).startswith("size='2M': unknown; did you mean '")
+    assert message({"size": "2M"}, RunConfig).startswith("size='2M': unknown; known: 0.3M, ")
     assert "batch.num_micro=4: more passes than batch.rows=2; lower it" in message(
         {"batch": {"rows": 2, "num_micro": 4}}, RunConfig
     )
