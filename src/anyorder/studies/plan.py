@@ -41,7 +41,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """The curve Z_0..Z_{L-1} of a model, made to fall, and the costs of the best and of the usual schedules for a number of passes."""
+    """A model's curve Z_0..Z_{L-1}, made to fall, and the costs of the best and the usual schedules for some passes."""
 
     z: list[float]
     rows: int
