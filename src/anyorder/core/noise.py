@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MASK32 = 0xFFFFFFFF
@@ -76,3 +76,11 @@ class Noise:
         """Standard normals, float64: inverse CDF of `uniform`."""
         z: Tensor = torch.special.ndtri(self.uniform(row, step, position))
         return z
+
+
+def ranks(u: Float[Tensor, "B L"], among: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """Each position's place when a row's positions are ordered by u, those outside `among` last.
+
+    For independent uniforms, `ranks(u, among) < n` inside `among` is a uniformly random set of n of its positions.
+    """
+    return u.masked_fill(~among, torch.inf).argsort(-1).argsort(-1)

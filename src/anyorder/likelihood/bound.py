@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
-from anyorder.core.noise import Noise
+from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.types import Canvas
 
@@ -167,11 +167,7 @@ def _keys(noise: Noise, row_id: Int[Tensor, " R"], draw: Int[Tensor, " R"], *, l
 
 def _lowest(keys: Float[Tensor, "R L"], target: Bool[Tensor, "R L"], *, n: Int[Tensor, " R"]) -> Bool[Tensor, "R L"]:
     """The n target positions with the lowest keys: a uniformly random set of n targets."""
-    order = keys.masked_fill(~target, math.inf).argsort(-1)
-    rank = torch.zeros_like(order).scatter(
-        -1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order)
-    )
-    return (rank < n[:, None]) & target
+    return (ranks(keys, target) < n[:, None]) & target
 
 
 def _masked_nll(

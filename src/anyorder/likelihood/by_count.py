@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
-from anyorder.core.noise import Noise
+from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
 
@@ -45,7 +45,7 @@ def loss_by_count(
     if not counts or min(counts) < 1 or max(counts) > most:
         raise ValueError(f"counts={list(counts)}: must lie in 1..{most}, the targets of the shortest row")
     u = noise.at("mask").uniform(row_id[:, None], 0, torch.arange(tokens.shape[1], device=tokens.device))
-    rank = u.masked_fill(~target, math.inf).argsort(-1).argsort(-1)
+    rank = ranks(u, target)
     curve = []
     for n in counts:
         masked = rank < n

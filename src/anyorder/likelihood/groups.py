@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
-from anyorder.core.noise import Noise
+from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
 
@@ -35,7 +35,7 @@ def group_nll(
     if sum(groups) != length:
         raise ValueError(f"groups={list(groups)}: add up to {sum(groups)}, must be {length}, the row length")
     u = noise.at("order").uniform(row_id[:, None], 0, torch.arange(length, device=tokens.device))
-    rank = u.argsort(-1).argsort(-1)
+    rank = ranks(u, torch.ones_like(tokens, dtype=torch.bool))
     nats = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
     start = 0
     for size in groups:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from anyorder.core.noise import Noise
+from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.schedule import Linear
 from anyorder.core.types import Batch, Canvas, Loss
@@ -88,8 +88,7 @@ class MaskedDiffusion:
             return (u < 1 - self.schedule.alpha(t)[:, None]) & batch.target, self.schedule.weight(t)
         num_targets = batch.target.sum(-1)
         n = 1 + (level * num_targets).floor().clamp(max=num_targets - 1).long()
-        rank = u.masked_fill(~batch.target, 2.0).argsort(-1).argsort(-1)
-        masked = (rank < n[:, None]) & batch.target
+        masked = (ranks(u, batch.target) < n[:, None]) & batch.target
         return masked, torch.where(num_targets > 0, num_targets.double() / n.clamp(min=1), 0.0)
 
 
