@@ -13,9 +13,10 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "anyorder"
 LAYERS = [
     {"core"},
-    {"processes", "models", "data", "guidance", "testing"},
+    {"processes", "models", "data", "guidance", "testing", "page"},
     {"samplers", "likelihood", "hub"},
-    {"train", "evaluation", "api"},
+    {"train", "evaluation", "trace"},
+    {"api"},
     {"scaling", "rl", "serve"},
     {"studies"},
     {"cli"},

@@ -17,13 +17,13 @@ from anyorder.core.log import Record, read_records
 from anyorder.core.noise import Noise
 from anyorder.data.loader import in_order
 from anyorder.likelihood.by_count import loss_by_count
+from anyorder.page.report import Act, Cost, Curve, MadeWith, ReportData, Share, Table, Trace, write_report
+from anyorder.page.trace_svg import trace_svg
 from anyorder.studies.puzzle import Solved, solve
 from anyorder.train.config import RunConfig
 from anyorder.train.data import run_data
 from anyorder.train.loop import CONFIG, METRICS, RunData
 from anyorder.train.peak import matmul_peak
-from anyorder.train.report import Act, Cost, Curve, MadeWith, ReportData, Share, Table, Trace, write_report
-from anyorder.train.trace_svg import trace_svg
 from anyorder.train.watch import Validation, validate
 
 FINAL_ROWS, FINAL_DRAWS = 256, 8  # of the closing held-out figures

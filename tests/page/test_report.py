@@ -12,9 +12,9 @@ import pytest
 import report_demo
 from pydantic import ValidationError
 
-from anyorder.train import report
-from anyorder.train.report import Act, Curve, MadeWith, ReportData, Share, Table, Trace, readable, write_report
-from anyorder.train.trace_svg import cells, trace_svg, wrap_tokens
+from anyorder.page import report
+from anyorder.page.report import Act, Curve, MadeWith, ReportData, Share, Table, Trace, readable, write_report
+from anyorder.page.trace_svg import cells, trace_svg, wrap_tokens
 
 VOID = {"meta", "link", "input", "br", "hr", "img", "circle", "path"}
 NASTY = ["</script>", "<!--", "<script>", "]]>", "&amp;", "\"q'", "\\u003c", "\u2028\u2029", "\x00\x1b", "{{data}}",
@@ -143,8 +143,8 @@ def test_failed_write_leaves_the_old_page_and_no_litter(tmp_path, monkeypatch):
     def full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("anyorder.core.files.os.fsync", full_disk)
+    with pytest.raises(OSError, match="disk full"):
         write_report(path, nasty())
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anyorder.train.report import Trace
+from anyorder.page.report import Trace
 
 CELL, LINE = 8.0, 22.0  # width of a character, height of a line, in pixels
 MARGIN, LABEL = 24.0, 92.0  # around the picture; the column with the step numbers

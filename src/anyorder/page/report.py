@@ -1,12 +1,11 @@
 """The run's page: `report.html`, one self-contained file that shows what a run learned, wrote and cost.
 
-The caller fills a `ReportData`; the parts in `page/` (HTML, CSS, JavaScript) are inlined with it into one file that
+The caller fills a `ReportData`; the parts in `parts/` (HTML, CSS, JavaScript) are inlined with it into one file that
 asks nothing of the network. Text of the run enters as JSON and reaches the page as text nodes only: any text is safe.
 """
 
 import html
 import json
-import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -15,7 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
-PARTS = files("anyorder.train") / "page"
+from anyorder.core.files import write_atomic
+
+PARTS = files("anyorder.page") / "parts"
 SCRIPTS = ("dom.js", "plot.js", "trace.js", "player.js", "page.js")
 
 
@@ -208,12 +209,4 @@ def write_report(path: str | Path, data: ReportData) -> None:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(render_report(data))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(target, render_report(data))

@@ -1,4 +1,4 @@
-"""An invented run, to test the page. `python tests/train/report_demo.py FOLDER` writes the page and the picture."""
+"""An invented run, to test the page. `python tests/page/report_demo.py FOLDER` writes the page and the picture."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from anyorder.core.noise import Noise
-from anyorder.train.report import Act, Cost, Curve, MadeWith, ReportData, Share, Table, Trace, write_report
-from anyorder.train.trace_svg import trace_svg
+from anyorder.page.report import Act, Cost, Curve, MadeWith, ReportData, Share, Table, Trace, write_report
+from anyorder.page.trace_svg import trace_svg
 
 CODE = '''    def get(self, key, default=None):
         """Return the value for key, or default."""
