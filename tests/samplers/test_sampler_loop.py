@@ -84,10 +84,11 @@ class SureRows:
 def test_a_rule_that_asked_for_logits_shares_its_pass_with_the_draw():
     model, sampler = CountingDenoiser(MODEL), Unmask(SureRows(), LeftToRight(), TokenRule(temperature=0.0))
     canvas = blank(MODEL.vocab, 1, 3)
-    canvas = Canvas.of(torch.cat([canvas.x.repeat(9, 1), torch.arange(9)[:, None] % 3], 1), vocab=MODEL.vocab)
+    prompt = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    canvas = Canvas.of(torch.cat([canvas.x.repeat(9, 1), prompt], 1), vocab=MODEL.vocab)
     taken = list(steps(sampler, model, canvas, noise=NOISE))
     mixed = [step for step in taken if step.wrote.any() and not step.wrote.any(-1).all()]
-    assert model.calls == len(taken)
+    assert model.calls <= len(taken)
     assert mixed, "no step in which some rows write and others only look"
     assert sum(step.nfe for step in taken).tolist() == [model.passes[row] for row in range(9)]
     before = canvas

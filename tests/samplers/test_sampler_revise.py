@@ -185,18 +185,15 @@ def test_the_laws_of_the_strategies_differ_so_that_the_test_above_can_fail():
 def test_how_often_a_single_position_is_written_is_a_two_state_chain(name):
     """With one position every row is full or empty: the free steps of full rows are what is tested."""
     path, rows = path_of(name, 12), 20_000
-    model = CountingDenoiser(TABLE)
-    sample = generate(sampler_of(path), model, blank(TABLE.vocab, rows, 1), noise=NOISE)
+    sample = generate(sampler_of(path), TABLE, blank(TABLE.vocab, rows, 1), noise=NOISE)
     law = torch.zeros(2, 14, dtype=torch.float64)  # masked or visible, by passes
     law[0, 0] = 1.0
     for back, write in zip(path.back, path.write):
         written = torch.cat([torch.zeros(1), law[0, :-1] * write])
         law = torch.stack([law[0] * (1 - write) + law[1] * back, law[1] * (1 - back) + written])
     assert float(law[0].sum()) == 0.0
-    assert chi_square_p(torch.bincount(sample.nfe, minlength=14), law[1]) > 1e-4
-    assert torch.equal(sample.revised[:, 0] + 1, sample.nfe)
-    assert model.passes == dict(enumerate(sample.nfe.tolist()))
-    assert int(sample.nfe.max()) > 1
+    assert chi_square_p(torch.bincount(sample.revised[:, 0] + 1, minlength=14), law[1]) > 1e-4
+    assert (sample.nfe == 1).all(), "the one canvas there is was evaluated twice"
 
 
 @pytest.mark.parametrize("name", ["cap", "fb", "dfm", "psi", "loop"])
@@ -391,7 +388,8 @@ def test_planning_keeps_the_best_of_drawn_and_written_tokens(eta):
 def test_planning_costs_one_pass_a_step_and_its_rules_go_together():
     model = CountingDenoiser(TABLE)
     sample = generate(make_sampler("p2", num_steps=4), model, blank(TABLE.vocab, 5, 8), noise=NOISE)
-    assert sample.nfe.tolist() == [4] * 5 == list(model.passes.values())
+    assert sample.nfe.tolist() == [4] * 5
+    assert model.calls == 4
     best = Best(4)
     for make in (
         lambda: Unmask(best, Confidence("drawn"), order="draw_first"),

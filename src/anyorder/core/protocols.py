@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from anyorder.core.noise import Noise
-from anyorder.core.types import Batch, Canvas, Carry, Loss, Step, Vocab
+from anyorder.core.types import Batch, Canvas, Carry, Loss, Vocab, Write
 
 
 @runtime_checkable
@@ -22,7 +22,10 @@ class Denoiser(Protocol):
     def vocab(self) -> Vocab: ...
 
     def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
-        """Logits of the N = at.sum() named positions in row-major order; -inf on ids that cannot be written."""
+        """Logits of the N = at.sum() named positions in row-major order; -inf on ids that cannot be written.
+
+        A row's answer is a function of its tokens, prompt and segments alone: neither of `row_id` nor of other rows.
+        """
         ...
 
 
@@ -48,7 +51,7 @@ class Sampler(Protocol):
 
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry: ...
 
-    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step: ...
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write: ...
 
 
 @runtime_checkable

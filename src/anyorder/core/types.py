@@ -159,13 +159,26 @@ class Carry:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of a sampler: the new canvas and what it cost.
+class Write:
+    """What a sampler did in one step.
 
     Args:
-        wrote: positions written in this step; a sampler that revises may have masked some of them again.
+        wrote: positions written in this step.
         logp: natural log-probability of each written token under the law it was drawn from, 0 elsewhere; float64.
-        nfe: network passes each row took part in.
+    """
+
+    canvas: Canvas
+    carry: Carry
+    wrote: Bool[Tensor, "B L"]
+    logp: Float[Tensor, "B L"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A `Write` as the loop passes it on, with what it cost.
+
+    Args:
+        nfe: network passes each row took part in, counted at the network.
     """
 
     canvas: Canvas

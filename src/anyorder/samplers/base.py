@@ -8,24 +8,27 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser, Sampler
-from anyorder.core.types import Canvas, Carry, Sample, Step, Vocab, put_rows, take_rows
+from anyorder.core.types import Canvas, Carry, Sample, Step, Vocab, Write, put_rows, take_rows
+from anyorder.samplers.passes import Passes
 
 
 def steps(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Iterator[Step]:
     """The steps that write the open positions of `canvas.window`, each with every row in it.
 
     A row is finished when nothing in its window is open; it then leaves the compute, which changes no other row, as
-    noise is named by row, step and position. Iterate to stream; stop iterating to stop.
+    noise is named by row, step and position. Equal canvases are evaluated once. Iterate to stream; stop to stop.
 
     Raises:
         RuntimeError: a step neither wrote to a live row nor advanced its step number: it would repeat for ever.
     """
     carry = sampler.init(canvas, vocab=model.vocab)
+    passes = Passes(model)
     while len(rows := live_rows(canvas, model.vocab)):
         with torch.no_grad():  # closed before the yield: a generator must not leak its mode to the caller
-            step = _advance(sampler, model, canvas, carry, rows, noise)
-        yield step
-        canvas, carry = step.canvas, step.carry
+            wrote = _advance(sampler, passes, canvas, carry, rows, noise)
+        nfe = passes.settle(canvas.row_id, changed=(wrote.canvas.x != canvas.x).any(-1))
+        canvas, carry = wrote.canvas, wrote.carry
+        yield Step(canvas, carry, wrote.wrote, wrote.logp, nfe)
 
 
 def generate(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Sample:
@@ -52,20 +55,19 @@ def live_rows(canvas: Canvas, vocab: Vocab) -> Int[Tensor, " N"]:
     return (canvas.open(vocab) & canvas.window).any(-1).nonzero().squeeze(-1)
 
 
-def idle(canvas: Canvas, carry: Carry) -> Step:
-    """A step in which no row takes part: nothing written, nothing paid, no time passed."""
-    return Step(
+def idle(canvas: Canvas, carry: Carry) -> Write:
+    """A step in which no row takes part: nothing written, no time passed."""
+    return Write(
         canvas=canvas,
         carry=carry,
         wrote=torch.zeros_like(canvas.fixed),
         logp=torch.zeros_like(canvas.x, dtype=torch.float64),
-        nfe=torch.zeros_like(canvas.row_id),
     )
 
 
 def _advance(
     sampler: Sampler, model: Denoiser, canvas: Canvas, carry: Carry, rows: Int[Tensor, " N"], noise: Noise
-) -> Step:
+) -> Write:
     """One step of the given rows inside all rows."""
     if len(rows) == len(canvas.x):
         part = step = sampler.step(model, canvas, carry, noise=noise)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser, Sampler
-from anyorder.core.types import Canvas, Carry, Step, Vocab
+from anyorder.core.types import Canvas, Carry, Vocab, Write
 from anyorder.samplers.unmask import start
 
 
@@ -46,7 +46,7 @@ class Blockwise:
             start(canvas, vocab=vocab), inner=self.inner.init(self._narrow(canvas, vocab), vocab=vocab)
         )
 
-    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         assert carry.inner is not None
         now = self._narrow(canvas, model.vocab)
         part = self.inner.step(model, now, carry.inner, noise=noise)

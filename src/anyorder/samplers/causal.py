@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
-from anyorder.core.types import Canvas, Carry, Step, Vocab
+from anyorder.core.types import Canvas, Carry, Vocab, Write
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import start
 
@@ -42,7 +42,7 @@ class Causal:
             raise ValueError("sampler.stop_at_eos=True: the vocabulary has no end-of-document token; set it to False")
         return start(canvas, vocab=vocab)
 
-    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         free = canvas.open(model.vocab) & canvas.window
         position = free.int().argmax(-1)
         row = torch.arange(len(position), device=position.device)
@@ -55,12 +55,11 @@ class Causal:
         if self.stop_at_eos and model.vocab.eos_id is not None:
             rest = free & (token == model.vocab.eos_id)[:, None]
             x, wrote = x.masked_fill(rest, model.vocab.eos_id), wrote | rest
-        return Step(
+        return Write(
             canvas=dataclasses.replace(canvas, x=x),
             carry=dataclasses.replace(carry, step=carry.step + 1),
             wrote=wrote,
             logp=torch.zeros_like(x, dtype=torch.float64).index_put(at, logp),
-            nfe=torch.full_like(carry.step, model.nfe),
         )
 
 

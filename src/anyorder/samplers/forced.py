@@ -11,7 +11,7 @@ from torch import Tensor
 from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
-from anyorder.core.types import Canvas, Carry, Step, Vocab
+from anyorder.core.types import Canvas, Carry, Vocab, Write
 from anyorder.samplers.revise import Keep
 from anyorder.samplers.unmask import Unmask
 
@@ -55,7 +55,7 @@ class Forced:
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
         return self.inner.init(canvas, vocab=vocab)
 
-    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         heard = Listener(model)
         step = self.inner.step(heard, canvas, carry, noise=noise)
         text = self.x0[(canvas.row_id[:, None] == self.row_id).int().argmax(-1)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
-from anyorder.core.types import Canvas, Carry, Step, Vocab, put_rows, take_rows
+from anyorder.core.types import Canvas, Carry, Vocab, Write, put_rows, take_rows
 from anyorder.samplers.base import idle
 from anyorder.samplers.count import One
 from anyorder.samplers.look import CountRule, Look, PositionRule
@@ -63,7 +63,7 @@ class Unmask:
             return carry
         return dataclasses.replace(carry, logp=torch.zeros_like(canvas.x, dtype=torch.float64))
 
-    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Step:
+    def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         look = Look(model, canvas, carry, noise, self.token)
         step = self._unmask(look)
         if isinstance(self.revise, Keep):
@@ -76,7 +76,7 @@ class Unmask:
         """The canvas without the tokens that go back."""
         return dataclasses.replace(canvas, x=canvas.x.masked_fill(self.revise(look), look.model.vocab.mask_id))
 
-    def _wait(self, step: Step, look: Look) -> Step:
+    def _wait(self, step: Write, look: Look) -> Write:
         """Rows without masks take their next steps at once, for free, until a token goes back or nothing can."""
         vocab = look.model.vocab
         while True:
@@ -91,18 +91,16 @@ class Unmask:
                 step, canvas=put_rows(step.canvas, rows, masked), carry=put_rows(step.carry, rows, later)
             )
 
-    def _unmask(self, look: Look) -> Step:
-        model, canvas, carry = look.model, look.canvas, look.carry
+    def _unmask(self, look: Look) -> Write:
+        canvas, carry = look.canvas, look.carry
         k = torch.minimum(self.count(look), look.left)
         rows = k.nonzero().squeeze(-1)
         if len(rows) == len(k):
             return self._write(look, k)
         rest = idle(canvas, dataclasses.replace(carry, step=carry.step + 1))
-        if look.asked:
-            rest = dataclasses.replace(rest, nfe=torch.full_like(rest.nfe, model.nfe))
         return put_rows(rest, rows, self._write(look.take(rows), k[rows])) if len(rows) else rest
 
-    def _write(self, look: Look, k: Int[Tensor, " B"]) -> Step:
+    def _write(self, look: Look, k: Int[Tensor, " B"]) -> Write:
         canvas, carry = look.canvas, look.carry
         chosen = self.position(look, k)
         if self.order == "draw_first":
@@ -110,12 +108,11 @@ class Unmask:
         else:
             token, logp = self.token(look.logits_at(chosen), look.token_noise(chosen))
         at = chosen.nonzero(as_tuple=True)
-        return Step(
+        return Write(
             canvas=dataclasses.replace(canvas, x=canvas.x.index_put(at, token)),
             carry=dataclasses.replace(carry, step=carry.step + 1),
             wrote=chosen,
             logp=torch.zeros_like(canvas.x, dtype=torch.float64).index_put(at, logp),
-            nfe=torch.full_like(canvas.row_id, look.model.nfe),
         )
 
 

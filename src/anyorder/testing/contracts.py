@@ -104,15 +104,15 @@ def check_sampler(
         AssertionError: naming the promise that is not kept.
     """
     before = copy_of(canvas)
-    counter = CountingDenoiser(model)
-    sample = generate(make(), counter, canvas, noise=noise)
+    sample = generate(make(), model, canvas, noise=noise)
     assert same(canvas, before), "the sampler edited its input canvas"
     _check_finished(before, sample, model.vocab)
-    passes = torch.tensor([counter.passes.get(row, 0) for row in canvas.row_id.tolist()])
-    assert same(sample.nfe, passes), f"nfe {sample.nfe.tolist()} is not the counted {passes.tolist()}"
     _check_logp(model, before, sample, law, atol)
     for rows in _batches(len(canvas.x)):
-        part = generate(make(), model, take_rows(canvas, rows), noise=noise)
+        counter = CountingDenoiser(model)
+        part = generate(make(), counter, take_rows(canvas, rows), noise=noise)
+        paid, counted = part.nfe.sum().item(), sum(counter.passes.values())
+        assert paid == counted if len(rows) == 1 else paid >= counted, f"nfe {paid} is not the counted {counted}"
         assert same(part, take_rows(sample, rows), atol=atol), f"rows {rows.tolist()} sample differently on their own"
 
 

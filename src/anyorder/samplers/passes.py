@@ -1,0 +1,150 @@
+"""What a generation pays: every question to the network goes through here, is counted, and is asked only once."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from anyorder.core.protocols import Denoiser
+from anyorder.core.types import Canvas, Vocab, take_rows
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the network said of some rows.
+
+    Args:
+        content: what it read (`content_of`).
+        at: the positions it was asked about.
+        logits: of these positions, row-major.
+    """
+
+    row_id: Int[Tensor, " R"]
+    content: Int[Tensor, "R M"]
+    at: Bool[Tensor, "R L"]
+    logits: Float[Tensor, "N V"]
+
+    def only(self, rows: Bool[Tensor, " R"]) -> "Answers":
+        """Those of some rows."""
+        if bool(rows.all()):
+            return self
+        here = rows[self.at.nonzero()[:, 0]]
+        return Answers(self.row_id[rows], self.content[rows], self.at[rows], self.logits[here])
+
+    def place(self, row_id: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Where each named row stands; -1 if it is not here."""
+        if not len(self.row_id):
+            return torch.full_like(row_id, -1)
+        ids = self.row_id.sort()
+        found = ids.indices[torch.searchsorted(ids.values, row_id).clamp(max=len(ids.values) - 1)]
+        return torch.where(self.row_id[found] == row_id, found, -1)
+
+    def of(self, place: Int[Tensor, " N"], position: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
+        """The logits at named positions of the rows standing there."""
+        return self.logits[number(self.at)[place, position]]
+
+
+class Passes:
+    """A denoiser around a denoiser, for one generation: equal canvases are evaluated once.
+
+    Rows of one call that read the same share one row of the pass, rows that have not changed since the last step are
+    answered from memory, and rows of which nothing is asked stay out. A row pays for every pass its answers come from, shared or
+    not, so that its cost does not depend on its batch.
+    """
+
+    def __init__(self, model: Denoiser) -> None:
+        self.model = model
+        self._paid: list[Int[Tensor, " R"]] = []
+        self._memory: Answers | None = None
+
+    @property
+    def nfe(self) -> int:
+        return self.model.nfe
+
+    @property
+    def vocab(self) -> Vocab:
+        return self.model.vocab
+
+    def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
+        content = content_of(canvas)
+        known = self._known(canvas.row_id, content, at)
+        new = at.any(-1) & (known < 0)
+        logits = self._ask(canvas, content, at) if bool(new.all()) else self._partly(canvas, content, at, known)
+        self._paid.append(canvas.row_id[new])
+        self._remember(Answers(canvas.row_id, content, at, logits).only(new))
+        return logits
+
+    def settle(self, row_id: Int[Tensor, " B"], *, changed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Passes each of the rows has paid since this was last called; what changed rows read is forgotten."""
+        paid = torch.zeros_like(row_id)
+        for rows in self._paid:
+            paid = paid + torch.isin(row_id, rows) * self.nfe
+        self._paid = []
+        if self._memory is not None:
+            kept = ~torch.isin(self._memory.row_id, row_id[changed])
+            self._memory = self._memory.only(kept) if bool(kept.any()) else None
+        return paid
+
+    def _remember(self, answers: Answers) -> None:
+        """New answers take the place of old ones of the same rows."""
+        old = self._memory
+        if old is not None and old.content.shape[1] == answers.content.shape[1]:
+            rest = old.only(~torch.isin(old.row_id, answers.row_id))
+            pairs = ((rest.row_id, answers.row_id), (rest.content, answers.content), (rest.at, answers.at))
+            answers = Answers(*(torch.cat(pair) for pair in pairs), logits=torch.cat([rest.logits, answers.logits]))
+        self._memory = answers
+
+    def _known(
+        self, row_id: Int[Tensor, " B"], content: Int[Tensor, "B M"], at: Bool[Tensor, "B L"]
+    ) -> Int[Tensor, " B"]:
+        """For each row its place in the memory, or -1 if the answer is not there."""
+        memory = self._memory
+        if memory is None or memory.content.shape[1] != content.shape[1]:
+            return torch.full_like(row_id, -1)
+        place = memory.place(row_id)
+        kept = (place >= 0) & (memory.content[place] == content).all(-1) & ~(at & ~memory.at[place]).any(-1)
+        return torch.where(kept, place, -1)
+
+    def _partly(
+        self, canvas: Canvas, content: Int[Tensor, "B M"], at: Bool[Tensor, "B L"], known: Int[Tensor, " B"]
+    ) -> Float[Tensor, "N V"]:
+        """Logits at the named positions, from a pass over some rows and the memory of others."""
+        row, position = at.nonzero(as_tuple=True)
+        old = known[row] >= 0
+        rows = (at.any(-1) & (known < 0)).nonzero().squeeze(-1)
+        parts = []
+        if len(rows):
+            parts.append(self._ask(take_rows(canvas, rows), content[rows], at[rows]))
+        if self._memory is not None and bool(old.any()):
+            parts.append(self._memory.of(known[row[old]], position[old]))
+        if not parts:
+            return torch.zeros(0, self.vocab.size, device=at.device)
+        order = torch.cat([(~old).nonzero(), old.nonzero()]).squeeze(-1)
+        return torch.cat(parts)[order.argsort()]
+
+    def _ask(self, canvas: Canvas, content: Int[Tensor, "B M"], at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
+        """One pass over the different rows among these."""
+        if len(at) == 1:
+            return self.model(canvas, at)
+        different, copy_of = content.unique(dim=0, return_inverse=True)
+        if len(different) == len(at):
+            return self.model(canvas, at)
+        first = torch.full((len(different),), len(at), device=at.device)
+        first = first.scatter_reduce(0, copy_of, torch.arange(len(at), device=at.device), "amin")
+        union = torch.zeros(len(different), at.shape[1], dtype=torch.int64, device=at.device)
+        union = union.index_add(0, copy_of, at.long()) > 0
+        said = self.model(take_rows(canvas, first), union)
+        row, position = at.nonzero(as_tuple=True)
+        return said[number(union)[copy_of[row], position]]
+
+
+def number(at: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The place of each named position in a row-major answer."""
+    return (at.flatten().cumsum(0) - 1).view_as(at)
+
+
+def content_of(canvas: Canvas) -> Int[Tensor, "B M"]:
+    """All that a network reads of each row; not its name, and not where it may be written."""
+    parts = [canvas.x, canvas.fixed.long()]
+    return torch.cat(parts if canvas.segment is None else [*parts, canvas.segment], -1)
