@@ -6,17 +6,8 @@ import torch
 from anyorder.core.noise import Noise
 from anyorder.data.loader import Loader
 from anyorder.data.tasks import TASKS, Sudoku, Task, make_task
-from anyorder.data.tasks.sudoku import (
-    BLANK,
-    TOKENIZER,
-    consistent,
-    count_solutions,
-    grids,
-    make_puzzles,
-    render,
-    solved,
-    split,
-)
+from anyorder.data.tasks.sudoku import BLANK, TOKENIZER, count_solutions, grids, make_puzzles, render, split
+from anyorder.data.tasks.sudoku_logic import consistent, rounds, singles, solutions, solved
 
 NOISE = Noise.of(1)
 MASK = TOKENIZER.vocab.mask_id
@@ -99,6 +90,10 @@ def test_clue_errors():
         Sudoku(form="rows")
     with pytest.raises(ValueError, match=r"^sudoku puzzles_per_grid=0: must be >= 1$"):
         Sudoku(puzzles_per_grid=0)
+    with pytest.raises(ValueError, match=r"^sudoku size=5: must be 4 or 9$"):
+        Sudoku(size=5)
+    with pytest.raises(ValueError, match=r"^sudoku images and level: of 9x9 only; set size=9, or leave them out$"):
+        Sudoku(images=2)
     for num_train in (0, 288):
         with pytest.raises(ValueError, match=f"^num_train={num_train}: must be between 1 and 287"):
             split(NOISE, num_train=num_train)
@@ -132,6 +127,53 @@ def test_both_forms_train_on_the_same_grids_and_ask_the_same_puzzles():
     assert torch.equal(told.canvas.fixed, (torch.arange(32) < 16).expand(88, -1))
     held_out = {tuple(g) for g in asked.x0.tolist()}
     assert not held_out & {tuple(g) for g in rows.tokens.tolist()}
+
+
+def naked_rounds(puzzle):
+    """Rounds of naked singles, cell by cell, and whether they fill the board."""
+    board, number = list(puzzle), 0
+    while True:
+        told = {}
+        for i in range(16):
+            same = [j for j in range(16) if i // 4 == j // 4 or i % 4 == j % 4]
+            same += [j for j in range(16) if i // 8 == j // 8 and i % 4 // 2 == j % 4 // 2]
+            left = {0, 1, 2, 3} - {board[j] for j in same}
+            if board[i] == BLANK and len(left) == 1:
+                told[i] = left.pop()
+        if not told:
+            return number if BLANK not in board else -1
+        number += 1
+        for i, digit in told.items():
+            board[i] = digit
+
+
+def test_singles_fill_every_4x4_puzzle_in_as_many_rounds_as_by_hand():
+    for clues in (4, 6):
+        puzzle = make_puzzles(grids(), clues=clues, noise=NOISE)
+        assert torch.equal(singles(puzzle), grids())
+        assert rounds(puzzle).tolist() == [naked_rounds(p) for p in puzzle.tolist()]
+        assert len(rounds(puzzle).unique()) > 2
+    empty = torch.full((1, 16), BLANK)
+    assert torch.equal(singles(empty), empty)
+    assert rounds(torch.cat([empty, grids()[:1]])).tolist() == [-1, 0]
+    task = Sudoku(clues=5)
+    problems = task.test(noise=NOISE)
+    given = torch.where(problems.canvas.x == MASK, BLANK, problems.canvas.x)
+    assert task.easy(problems).tolist() == [naked_rounds(p) <= 2 for p in given.tolist()]
+    assert 0 < int(task.easy(problems).sum()) < 88
+
+
+def test_the_search_finds_every_solution():
+    u = NOISE.uniform(torch.arange(20)[:, None], 7, torch.arange(16))
+    puzzle = torch.where(u < 0.25, grids()[::14][:20], BLANK).tolist()
+    puzzle[0] = [0, 0, *[BLANK] * 14]
+    for p in puzzle:
+        found = solutions(p, most=1000)
+        assert len({tuple(f) for f in found}) == len(found) == search(p)
+        assert len(solutions(p, most=1)) == min(1, search(p))
+    backwards = solutions([BLANK] * 16, most=288, order=[[3, 2, 1, 0]] * 16)
+    assert backwards[0] == grids()[-1].tolist()
+    assert sorted(backwards) == grids().tolist()
 
 
 @pytest.mark.parametrize("form", ["grid", "puzzle"])

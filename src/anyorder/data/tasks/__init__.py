@@ -5,9 +5,11 @@ from typing import Any, Final
 
 from anyorder.core.config import nearest
 from anyorder.data.tasks.base import Problems, Task
+from anyorder.data.tasks.nae_sat import NaeSat
 from anyorder.data.tasks.sudoku import Sudoku
+from anyorder.data.tasks.zebra import Zebra
 
-TASKS: Final[dict[str, type[Task]]] = {"sudoku": Sudoku}
+TASKS: Final[dict[str, type[Task]]] = {"sudoku": Sudoku, "zebra": Zebra, "nae-sat": NaeSat}
 
 
 def make_task(spec: str) -> Task:
@@ -31,4 +33,4 @@ def make_task(spec: str) -> Task:
     return TASKS[name](**options)
 
 
-__all__ = ["TASKS", "Problems", "Sudoku", "Task", "make_task"]
+__all__ = ["TASKS", "NaeSat", "Problems", "Sudoku", "Task", "Zebra", "make_task"]

@@ -1,7 +1,7 @@
-"""4x4 sudoku: all 288 grids, puzzles with exactly one solution, and two ways to write them as rows.
+"""Sudoku, 4x4 or 9x9: puzzles with exactly one solution, and two ways to write them as rows.
 
 Which cell is easy to fill depends on the clues, so the order of writing decides whether a model succeeds: confidence
-order does, left to right often must guess. The problem is small enough to count solutions instead of searching.
+order does, left to right often must guess. 4x4 is small enough to list all 288 grids instead of searching.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,20 @@ from torch import Tensor
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.rows import TaskRows
+from anyorder.data.tasks import sudoku9
 from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.sudoku_logic import box_of, consistent, rounds, solved
 from anyorder.data.tokenizer import PLACEHOLDER, SymbolTokenizer
 
 CELLS: Final = 16
 NUM_GRIDS: Final = 288
 TOKENIZER: Final = SymbolTokenizer("1234.")  # token d-1 is digit d
+TOKENIZERS: Final = {4: TOKENIZER, 9: SymbolTokenizer("123456789.")}
 BLANK: Final = 4
 MIN_CLUES: Final = 4  # no puzzle with fewer has one solution
 ATTEMPTS: Final = 10_000  # 1 in 20 sets of four clues will do, so this never ends in failure
+EASY_ROUNDS: Final = 2
 FORMS: Final = ("grid", "puzzle")
-
-
-def _units() -> Int[Tensor, "12 4"]:
-    """Cells of the four rows, four columns and four boxes."""
-    cell = torch.arange(CELLS).reshape(4, 4)
-    boxes = cell.reshape(2, 2, 2, 2).transpose(1, 2).reshape(4, 4)
-    return torch.cat([cell, cell.T, boxes])
-
-
-UNITS: Final = _units()
 
 
 @cache
@@ -45,17 +39,6 @@ def grids() -> Int[Tensor, "288 16"]:
     starts = [a + b for a, b in product(rows, rows) if set(a[:2]) | set(b[:2]) == {0, 1, 2, 3}]
     found = torch.tensor([a + b for a, b in product(starts, starts)])
     return found[solved(found)]
-
-
-def solved(grid: Int[Tensor, "B 16"]) -> Bool[Tensor, " B"]:
-    """Whether every row, column and box holds each digit once."""
-    unit = grid[:, UNITS]  # (B, 12, 4)
-    return (unit.sort(-1).values == torch.arange(4)).all(-1).all(-1)
-
-
-def consistent(puzzle: Int[Tensor, "B 16"], grid: Int[Tensor, "B 16"]) -> Bool[Tensor, " B"]:
-    """Whether the grid keeps every clue of the puzzle (its blanks are `BLANK`)."""
-    return ((puzzle == BLANK) | (puzzle == grid)).all(-1)
 
 
 def count_solutions(puzzle: Int[Tensor, "B 16"]) -> Int[Tensor, " B"]:
@@ -107,12 +90,16 @@ def split(noise: Noise, *, num_train: int) -> tuple[Int[Tensor, "T 16"], Int[Ten
     return every[order[:num_train]], every[order[num_train:]]
 
 
-def render(cells: Int[Tensor, " 16"]) -> str:
+def render(cells: Int[Tensor, " C"]) -> str:
     """A board for people; `.` is a blank, ░ a mask."""
-    shown = ["1", "2", "3", "4", ".", "?", PLACEHOLDER]  # "?": an end of text where a digit belongs
+    box = box_of(len(cells))
+    n = box * box
+    shown = [*(str(d + 1) for d in range(n)), ".", "?", PLACEHOLDER]  # "?": an end of text where a digit belongs
     c = [shown[i] if i < len(shown) else "?" for i in cells.tolist()]
-    lines = [f"{c[r]} {c[r + 1]} | {c[r + 2]} {c[r + 3]}" for r in range(0, CELLS, 4)]
-    return "\n".join([*lines[:2], "----+----", *lines[2:]])
+    lines = [" | ".join(" ".join(c[at : at + box]) for at in range(r, r + n, box)) for r in range(0, n * n, n)]
+    rule = "+".join("-" * (2 * box + (0 < i < box - 1)) for i in range(box))
+    groups = ["\n".join(lines[at : at + box]) for at in range(0, n, box)]
+    return f"\n{rule}\n".join(groups)
 
 
 @final
@@ -121,67 +108,122 @@ class Sudoku:
     """The task.
 
     Args:
-        form: "grid": rows are the 16 cells of a full grid, all of them targets; a puzzle is a grid with masks. Only a
-            model that writes in any order can read clues to the right. "puzzle": 16 cells of a puzzle with its blanks,
-            then the 16 of its solution, the only targets; an autoregressive model sees all clues, and both kinds of
+        size: 4 or 9 digits.
+        form: "grid": rows are the cells of a full grid, all of them targets; a puzzle is a grid with masks. Only a
+            model that writes in any order can read clues to the right. "puzzle": the cells of a puzzle with its blanks,
+            then those of its solution, the only targets; an autoregressive model sees all clues, and both kinds of
             model train on the same rows.
-        clues: of held-out puzzles, and of training puzzles in "puzzle" form.
-        num_train: grids to train on, of 288; the others are held out.
+        clues: of held-out puzzles, and of training puzzles in "puzzle" form; 0 for 6 (4x4) or 32 (9x9).
+        num_train: grids to train on, of 288 if they are 4x4; the others are held out.
         puzzles_per_grid: training puzzles made of each grid in "puzzle" form.
+        images: 9x9: training rows made of each grid, or of each of its puzzles, by symmetries of sudoku.
+        num_test: 9x9: held-out grids, one puzzle each.
+        level: 9x9: held-out puzzles that singles solve ("easy"), that they do not solve ("hard"), or "any".
     """
 
+    size: int = 4
     form: str = "grid"
-    clues: int = 6
+    clues: int = 0
     num_train: int = 200
     puzzles_per_grid: int = 64
-    summary: ClassVar[str] = "4x4 sudoku with one solution; held-out grids"
+    images: int = 1
+    num_test: int = 128
+    level: str = "any"
+    summary: ClassVar[str] = "sudoku with one solution, 4x4 or 9x9; held-out grids"
 
     def __post_init__(self) -> None:
+        if self.size not in TOKENIZERS:
+            raise ValueError(f"sudoku size={self.size}: must be 4 or 9")
         if self.form not in FORMS:
             raise ValueError(f"sudoku form={self.form!r}: must be {' or '.join(FORMS)}")
-        check_clues(self.clues)
-        check_split(self.num_train)
-        if self.puzzles_per_grid < 1:
-            raise ValueError(f"sudoku puzzles_per_grid={self.puzzles_per_grid}: must be >= 1")
+        if self.size == 9:
+            sudoku9.check_clues(self.num_clues)
+        else:
+            check_clues(self.num_clues)
+            check_split(self.num_train)
+            if self.images != 1 or self.level != "any":
+                raise ValueError("sudoku images and level: of 9x9 only; set size=9, or leave them out")
+        if self.level not in sudoku9.LEVELS:
+            raise ValueError(f"sudoku level={self.level!r}: must be one of {', '.join(sudoku9.LEVELS)}")
+        for name in ("puzzles_per_grid", "images", "num_train", "num_test"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"sudoku {name}={getattr(self, name)}: must be >= 1")
+
+    @property
+    def num_clues(self) -> int:
+        return self.clues or {4: 6, 9: 32}[self.size]
+
+    @property
+    def cells(self) -> int:
+        return self.size**2
 
     @property
     def tokenizer(self) -> SymbolTokenizer:
-        return TOKENIZER
+        return TOKENIZERS[self.size]
 
     @property
     def length(self) -> int:
-        return CELLS if self.form == "grid" else 2 * CELLS
+        return self.cells if self.form == "grid" else 2 * self.cells
 
     def train(self, *, noise: Noise) -> TaskRows:
-        """Training rows; their grids depend on the noise and `num_train` only, not on the form."""
-        grid, _ = split(noise.at("split"), num_train=self.num_train)
-        if self.form == "grid":
-            return TaskRows(tokens=grid, target=torch.ones_like(grid, dtype=torch.bool), vocab=TOKENIZER.vocab)
-        many = grid.repeat_interleave(self.puzzles_per_grid, 0)
-        puzzle = make_puzzles(many, clues=self.clues, noise=noise.at("train puzzles"))
-        tokens = torch.cat([puzzle, many], 1)
-        target = (torch.arange(self.length) >= CELLS).expand(len(tokens), -1)
-        return TaskRows(tokens=tokens, target=target, vocab=TOKENIZER.vocab)
+        """Training rows; their grids depend on the noise, `num_train` and `images` only, not on the form."""
+        grid = self._train_grids(noise)
+        board = grid
+        if self.form == "puzzle":
+            board = grid.repeat_interleave(self.puzzles_per_grid, 0)
+            puzzle = self._puzzles(board, noise=noise.at("train puzzles"), level="any")
+            board = torch.cat([puzzle, board], 1)
+        if self.images > 1:
+            board = sudoku9.images(board.repeat_interleave(self.images, 0), noise=noise.at("images"))
+        target = (torch.arange(self.length) >= self.length - self.cells).expand(len(board), -1)
+        return TaskRows(tokens=board, target=target, vocab=self.tokenizer.vocab)
 
     def test(self, *, noise: Noise) -> Problems:
         """One puzzle of each held-out grid; the same puzzles in both forms."""
-        _, grid = split(noise.at("split"), num_train=self.num_train)
-        puzzle = make_puzzles(grid, clues=self.clues, noise=noise.at("test puzzles"))
-        mask = TOKENIZER.vocab.mask_id
+        grid = self._test_grids(noise)
+        puzzle = self._puzzles(grid, noise=noise.at("test puzzles"), level=self.level)
+        return self.problems(puzzle, grid)
+
+    def problems(self, puzzle: Int[Tensor, "B C"], grid: Int[Tensor, "B C"]) -> Problems:
+        """Puzzles and their solutions in the task's form."""
+        mask = self.tokenizer.vocab.mask_id
         if self.form == "grid":
-            x, x0 = torch.where(puzzle == BLANK, mask, puzzle), grid
+            x, x0 = torch.where(puzzle == self.size, mask, puzzle), grid
         else:
             x, x0 = torch.cat([puzzle, torch.full_like(puzzle, mask)], 1), torch.cat([puzzle, grid], 1)
-        return Problems(canvas=Canvas.of(x, vocab=TOKENIZER.vocab), x0=x0)
+        return Problems(canvas=Canvas.of(x, vocab=self.tokenizer.vocab), x0=x0)
+
+    def easy(self, problems: Problems) -> Bool[Tensor, " B"]:
+        """4x4 (naked singles solve them all): which need two rounds of them at most. 9x9: which singles solve."""
+        puzzle = self._clues(problems)
+        return sudoku9.is_easy(puzzle) if self.size == 9 else rounds(puzzle) <= EASY_ROUNDS
 
     def correct(self, problems: Problems, x: Int[Tensor, "B L"]) -> Bool[Tensor, " B"]:
         """Whether each row is a sudoku that keeps the clues."""
-        given = problems.canvas.x[:, :CELLS]
-        puzzle = torch.where(given == TOKENIZER.vocab.mask_id, BLANK, given)
-        grid = x[:, -CELLS:]
-        return solved(grid) & consistent(puzzle, grid)
+        grid = x[:, -self.cells :]
+        return solved(grid) & consistent(self._clues(problems), grid)
 
     def render(self, row: Int[Tensor, " L"]) -> str:
         """The board, or the puzzle and its solution side by side."""
-        boards = [render(row[at : at + CELLS]).split("\n") for at in range(0, len(row), CELLS)]
+        boards = [render(row[at : at + self.cells]).split("\n") for at in range(0, len(row), self.cells)]
         return "\n".join("     ".join(lines) for lines in zip(*boards, strict=True))
+
+    def _clues(self, problems: Problems) -> Int[Tensor, "B C"]:
+        """The puzzles with blanks for masks."""
+        given = problems.canvas.x[:, : self.cells]
+        return torch.where(given == self.tokenizer.vocab.mask_id, self.size, given)
+
+    def _train_grids(self, noise: Noise) -> Int[Tensor, "G C"]:
+        if self.size == 9:
+            return sudoku9.random_grids(self.num_train, noise=noise.at("train grids"))
+        return split(noise.at("split"), num_train=self.num_train)[0]
+
+    def _test_grids(self, noise: Noise) -> Int[Tensor, "G C"]:
+        if self.size == 9:
+            return sudoku9.random_grids(self.num_test, noise=noise.at("test grids"))
+        return split(noise.at("split"), num_train=self.num_train)[1]
+
+    def _puzzles(self, grid: Int[Tensor, "B C"], *, noise: Noise, level: str) -> Int[Tensor, "B C"]:
+        if self.size == 9:
+            return sudoku9.dig(grid, clues=self.num_clues, noise=noise, level=level)
+        return make_puzzles(grid, clues=self.num_clues, noise=noise)

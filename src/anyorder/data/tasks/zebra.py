@@ -1,0 +1,311 @@
+"""Zebra puzzles: houses in a row, attributes whose values are all different, clues that leave one arrangement.
+
+Clues come first and are given; the answer names every house's values in turn. Which cell can be told first depends on
+the clues, so writing the answer from left to right often means guessing.
+
+Source:
+    The kind of puzzle of arXiv:2502.06768, section 4 (its data are those of Shah et al. 2024), with our own generator.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import permutations, product
+from typing import ClassVar, Final, final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.types import Canvas
+from anyorder.data.rows import TaskRows
+from anyorder.data.tasks.base import Problems
+from anyorder.data.tokenizer import SymbolTokenizer
+
+RELATIONS: Final = "=#<-~!"  # same house, other houses, somewhere left of, just left of, side by side, at an end
+SYMMETRIC: Final = torch.tensor([0, 1, 4])
+AT_AN_END: Final = 5
+BLANK: Final = "."
+LETTERS: Final = ("abcdefg", "ABCDEFG", "1234567", "tuvwxyz", "TUVWXYZ")  # values of the first, second, ... attribute
+MOST_ARRANGEMENTS: Final = 400_000
+WIDTH: Final = 3  # tokens of a clue: value, relation, value; the second value of "at an end" is a blank
+BATCH: Final = 64
+
+
+def allowed(houses: int) -> Bool[Tensor, "R H H"]:
+    """Which pairs of houses each relation allows."""
+    first, second = torch.arange(houses)[:, None], torch.arange(houses)
+    end = (first == 0) | (first == houses - 1)
+    step = second - first
+    return torch.stack([step == 0, step != 0, step > 0, step == 1, step.abs() == 1, (step == 0) & end])
+
+
+@cache
+def arrangements(houses: int, attributes: int) -> Int[Tensor, "A E"]:
+    """The house of every value (attribute by attribute) in every arrangement; the first has value v in house v."""
+    order = torch.tensor(list(permutations(range(houses))))
+    choice = torch.cartesian_prod(*[torch.arange(len(order))] * attributes).reshape(-1, attributes)
+    return order[choice].flatten(1)
+
+
+@cache
+def statements(houses: int, attributes: int) -> Int[Tensor, "C 3"]:
+    """Every clue (value, relation, value) that is true when value v of each attribute is in house v.
+
+    Clues of "same house" and "other houses" join values of two attributes; symmetric ones are listed once.
+    """
+    places = arrangements(houses, attributes)[0]
+    size = houses * attributes
+    found = []
+    for relation, table in enumerate(allowed(houses)):
+        for x, y in product(range(size), range(size)):
+            if _is_clue(x, relation, y, houses=houses) and table[places[x], places[y]]:
+                found.append((x, relation, y))
+    return torch.tensor(found)
+
+
+def _is_clue(x: int, relation: int, y: int, *, houses: int) -> bool:
+    """Whether this is how the clue is listed: about two values, but for "at an end"."""
+    if relation == AT_AN_END or x == y:
+        return relation == AT_AN_END and x == y
+    same_attribute = x // houses == y // houses
+    return (x < y or relation not in SYMMETRIC.tolist()) and not (same_attribute and relation < 2)
+
+
+@cache
+def truth(houses: int, attributes: int) -> Bool[Tensor, "C A"]:
+    """Which statement holds in which arrangement."""
+    where, tables = arrangements(houses, attributes).T.contiguous(), allowed(houses)
+    return torch.stack([tables[r][where[x], where[y]] for x, r, y in statements(houses, attributes).tolist()])
+
+
+def count_solutions(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int) -> Int[Tensor, " B"]:
+    """In how many arrangements all clues hold; clues of relation -1 say nothing."""
+    where, tables = arrangements(houses, attributes), allowed(houses)
+    counts = []
+    for puzzle in clues.tolist():
+        holds = torch.ones(len(where), dtype=torch.bool)
+        for x, r, y in puzzle:
+            if r >= 0:
+                holds = holds & tables[r][where[:, x], where[:, y]]
+        counts.append(int(holds.sum()))
+    return torch.tensor(counts, dtype=torch.int64)
+
+
+def deduced(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int) -> Bool[Tensor, " B"]:
+    """Whether each puzzle is solved by looking at one clue at a time, and at one value or house at a time.
+
+    Repeatedly: a house is struck off for a value if a clue leaves the other value nowhere to be; a value with one
+    house left takes it from the others of its attribute; a house that only one value can be in gets it.
+    """
+    size = houses * attributes
+    can = torch.ones(len(clues), size, houses, dtype=torch.bool)
+    x, relation, y = clues.unbind(-1)
+    everything = torch.ones(1, houses, houses, dtype=torch.bool)
+    table = torch.cat([allowed(houses), everything])[relation].float()  # (B, K, H, H); -1 allows all
+    row = torch.arange(len(clues))[:, None].expand_as(x)
+    while True:
+        before = can
+        for own, other, between in ((x, y, table), (y, x, table.transpose(-1, -2))):
+            left = (between @ can[row, other].float()[..., None])[..., 0] > 0  # (B, K, H)
+            can = can.long().index_put((row, own), -(~left).long(), accumulate=True) > 0
+        board = can.reshape(-1, attributes, houses, houses)  # (B, attribute, value, house)
+        for axis in (-1, -2):
+            alone = board & (board.sum(axis, keepdim=True) == 1)
+            taken = alone.any(-2 if axis == -1 else -1, keepdim=True)
+            board = board & (alone | ~taken)
+        can = board.flatten(1, 2)
+        if torch.equal(can, before):
+            done: Tensor = (can.sum(-1) == 1).all(-1)
+            return done
+
+
+def make_clues(count: int, *, houses: int, attributes: int, noise: Noise) -> Iterator[list[int]]:
+    """For each of `count` puzzles, statements that leave the first arrangement alone, none of them needless.
+
+    Statements are tried in random order and kept if they exclude something; then each is dropped if the rest suffice.
+    """
+    holds = truth(houses, attributes)
+    for at in range(0, count, BATCH):
+        rows = torch.arange(at, min(at + BATCH, count))[:, None]
+        orders = noise.uniform(rows, 0, torch.arange(len(holds))).argsort(dim=-1, stable=True)
+        for order in orders.tolist():
+            yield _needed(_enough(order, holds), holds)
+
+
+def _enough(order: list[int], holds: Bool[Tensor, "C A"]) -> list[int]:
+    """Statements in order, those that exclude nothing left out, until one arrangement is left."""
+    left, kept = torch.ones_like(holds[0]), list[int]()
+    for i in order:
+        now = left & holds[i]
+        if int(now.sum()) < int(left.sum()):
+            left, kept = now, [*kept, i]
+        if int(left.sum()) == 1:
+            break
+    return kept
+
+
+def _needed(kept: list[int], holds: Bool[Tensor, "C A"]) -> list[int]:
+    """The statements without those that the others make needless, the first ones tried first."""
+    for i in list(kept):
+        rest = [j for j in kept if j != i]
+        if rest and int(holds[rest].all(0).sum()) == 1:
+            kept = rest
+    return kept
+
+
+@final
+@dataclass(frozen=True)
+class Zebra:
+    """The task. A row is `slots` clues of three tokens (unused ones blank), then each house's values.
+
+    A clue set is made once and used in many rows under other names for the values; every such row is a puzzle with one
+    solution. Held-out rows have clue sets of their own, and arrangements that no training row has.
+
+    Args:
+        houses: in the row.
+        attributes: of each house; houses!^attributes arrangements, at most 400,000.
+        slots: most clues of a puzzle; clue sets that need more are left out.
+        extra: each puzzle has 0 to so many needless clues besides.
+        clue_sets: to train on.
+        images: training rows made of each clue set.
+        num_test: held-out puzzles.
+    """
+
+    houses: int = 3
+    attributes: int = 3
+    slots: int = 8
+    extra: int = 2
+    clue_sets: int = 2000
+    images: int = 16
+    num_test: int = 256
+    summary: ClassVar[str] = "zebra puzzles: who lives where, from clues that leave one arrangement"
+
+    def __post_init__(self) -> None:
+        for name, value, least, most in (
+            ("houses", self.houses, 3, len(LETTERS[0])),
+            ("attributes", self.attributes, 2, len(LETTERS)),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"zebra {name}={value}: must be between {least} and {most}")
+        number = math.factorial(self.houses) ** self.attributes
+        if number > MOST_ARRANGEMENTS:
+            raise ValueError(
+                f"zebra houses={self.houses}, attributes={self.attributes}: {number} arrangements are more than "
+                f"{MOST_ARRANGEMENTS}; take fewer of either"
+            )
+        if self.slots < (least := self.houses * self.attributes // 2 + self.attributes):
+            raise ValueError(f"zebra slots={self.slots}: must be >= {least}, or hardly any clue set fits")
+        for name, value in (("clue_sets", self.clue_sets), ("images", self.images), ("num_test", self.num_test)):
+            if value < 1:
+                raise ValueError(f"zebra {name}={value}: must be >= 1")
+        if self.extra < 0:
+            raise ValueError(f"zebra extra={self.extra}: must be >= 0")
+
+    @property
+    def size(self) -> int:
+        """Values of all attributes together."""
+        return self.houses * self.attributes
+
+    @cached_property
+    def tokenizer(self) -> SymbolTokenizer:
+        values = "".join(letters[: self.houses] for letters in LETTERS[: self.attributes])
+        return SymbolTokenizer(values + RELATIONS + BLANK)
+
+    @property
+    def length(self) -> int:
+        return WIDTH * self.slots + self.size
+
+    def train(self, *, noise: Noise) -> TaskRows:
+        """`clue_sets` times `images` rows (fewer where sets did not fit into the slots)."""
+        answers, _ = self._answers(noise)
+        sets = self._clue_sets(self.clue_sets, noise.at("train clues")).repeat_interleave(self.images, 0)
+        tokens = self._rows(sets, answers, noise.at("train rows"))
+        target = (torch.arange(self.length) >= WIDTH * self.slots).expand(len(tokens), -1)
+        return TaskRows(tokens=tokens, target=target, vocab=self.tokenizer.vocab)
+
+    def test(self, *, noise: Noise) -> Problems:
+        """`num_test` puzzles, clues given."""
+        _, answers = self._answers(noise)
+        sets = self._clue_sets(self.num_test, noise.at("test clues"))
+        x0 = self._rows(sets, answers, noise.at("test rows"))
+        x = torch.where(torch.arange(self.length) < WIDTH * self.slots, x0, self.tokenizer.vocab.mask_id)
+        return Problems(canvas=Canvas.of(x, vocab=self.tokenizer.vocab), x0=x0)
+
+    def clues(self, x: Int[Tensor, "B L"]) -> Int[Tensor, "B K 3"]:
+        """The clues of rows as (value, relation, value); relation -1 where a slot is blank."""
+        clue = x[:, : WIDTH * self.slots].reshape(-1, self.slots, WIDTH)
+        first, relation, second = clue.unbind(-1)
+        blank = first >= self.size
+        second = torch.where(second >= self.size, first, second)  # "at an end" is a relation of a value to itself
+        return torch.stack(
+            [first.masked_fill(blank, 0), (relation - self.size).masked_fill(blank, -1), second.masked_fill(blank, 0)],
+            -1,
+        )
+
+    def easy(self, problems: Problems) -> Bool[Tensor, " B"]:
+        """Which puzzles need no more than one clue at a time (`deduced`)."""
+        return deduced(self.clues(problems.canvas.x), houses=self.houses, attributes=self.attributes)
+
+    def correct(self, problems: Problems, x: Int[Tensor, "B L"]) -> Bool[Tensor, " B"]:
+        """Whether each row keeps its clues and its answer is an arrangement in which all of them hold."""
+        kept = (~problems.canvas.fixed | (x == problems.canvas.x)).all(-1)
+        answer = x[:, WIDTH * self.slots :].reshape(-1, self.houses, self.attributes).transpose(1, 2)
+        named = (answer.sort(-1).values == torch.arange(self.size).view(self.attributes, self.houses)).all(-1).all(-1)
+        house = answer.flatten(1).clamp(max=self.size - 1).argsort(-1) % self.houses  # of each value, where all differ
+        at, relation, other = self.clues(problems.canvas.x).unbind(-1)
+        everything = torch.ones(1, self.houses, self.houses, dtype=torch.bool)
+        tables = torch.cat([allowed(self.houses), everything])
+        holds: Tensor = tables[relation, house.gather(1, at), house.gather(1, other)].all(-1)
+        return kept & named & holds
+
+    def render(self, row: Int[Tensor, " L"]) -> str:
+        """The clues, then a line for each house."""
+        shown = [self.tokenizer.decode([i]) or "?" for i in row.tolist()]
+        prompt, answer = shown[: WIDTH * self.slots], shown[WIDTH * self.slots :]
+        clues = ("".join(prompt[i : i + WIDTH]) for i in range(0, len(prompt), WIDTH))
+        houses = ("".join(answer[i : i + self.attributes]) for i in range(0, self.size, self.attributes))
+        return f"{' '.join(c for c in clues if c != BLANK * WIDTH)}\n" + " | ".join(houses)
+
+    def _answers(self, noise: Noise) -> tuple[Int[Tensor, "T E"], Int[Tensor, "H E"]]:
+        """Arrangements of training and of held-out rows: seven eighths and one eighth of all."""
+        every = arrangements(self.houses, self.attributes)
+        order = noise.at("answers").uniform(torch.arange(len(every))).argsort(stable=True)
+        return every[order[len(every) // 8 :]], every[order[: len(every) // 8]]
+
+    def _clue_sets(self, count: int, noise: Noise) -> Int[Tensor, "S K 3"]:
+        """Clue sets for the first arrangement that fit into the slots, with needless ones, in random order."""
+        known = statements(self.houses, self.attributes)
+        found: list[list[int]] = []
+        for start in range(0, 50 * count, count):
+            made = make_clues(count, houses=self.houses, attributes=self.attributes, noise=noise.at(start))
+            found += [clues for clues in made if len(clues) <= self.slots]
+            if len(found) >= count:
+                break
+        found = found[:count]
+        u = noise.at("extra").uniform(torch.arange(len(found))[:, None], 0, torch.arange(len(known) + 1))
+        table = []
+        for clues, row in zip(found, u):
+            room = min(self.slots - len(clues), int(row[-1] * (self.extra + 1)))
+            more = [i for i in row[:-1].argsort().tolist() if i not in clues][:room]
+            table.append(known[[*clues, *more]].tolist() + [[0, -1, 0]] * (self.slots - len(clues) - room))
+        return torch.tensor(table)
+
+    def _rows(self, clues: Int[Tensor, "S K 3"], answers: Int[Tensor, "A E"], noise: Noise) -> Int[Tensor, "S L"]:
+        """Rows of clue sets: values named so that an answer drawn from `answers` is right, clues shuffled."""
+        rows = torch.arange(len(clues))
+        chosen = answers[(noise.uniform(rows, 0) * len(answers)).long()]
+        value_in = chosen.reshape(-1, self.attributes, self.houses).argsort(-1)  # (S, attribute, house)
+        value_in = value_in + torch.arange(0, self.size, self.houses)[:, None]
+        x, relation, y = clues.unbind(-1)
+        first, second = (value_in.flatten(1).gather(1, side) for side in (x, y))
+        swap = (noise.uniform(rows[:, None], 1, torch.arange(self.slots)) < 0.5) & torch.isin(relation, SYMMETRIC)
+        blank = torch.full_like(x, self.size + len(RELATIONS))
+        left, right = torch.where(swap, second, first), torch.where(swap, first, second)
+        tokens = [left, relation + self.size, torch.where(relation == AT_AN_END, blank, right)]
+        written = torch.stack([torch.where(relation < 0, blank, t) for t in tokens], -1)
+        order = (noise.uniform(rows[:, None], 2, torch.arange(self.slots)) + 2 * (relation < 0)).argsort(-1)
+        written = written.gather(1, order[..., None].expand(-1, -1, WIDTH))
+        return torch.cat([written.flatten(1), value_in.transpose(1, 2).flatten(1)], 1)
