@@ -75,6 +75,9 @@ class SureRows:
 
     one_at_a_time: ClassVar[bool] = True
 
+    def chance(self, look):
+        return None
+
     def __call__(self, look):
         rows = look.open.nonzero()[:, 0]
         first = torch.zeros(len(look.left), dtype=torch.float64).index_put((rows,), look.logits[:, 0], accumulate=True)

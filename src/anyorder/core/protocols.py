@@ -1,4 +1,4 @@
-"""The four ideas everything else implements: a denoiser reads, a process trains, a sampler writes, a schedule paces."""
+"""The ideas everything else implements: a denoiser reads, a process trains, a sampler writes, a schedule paces."""
 
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -52,6 +52,23 @@ class Sampler(Protocol):
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry: ...
 
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write: ...
+
+
+@runtime_checkable
+class Scorable(Protocol):
+    """A sampler whose steps have a likelihood: reinforcement learning, and the law of a trajectory."""
+
+    def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry: ...
+
+    def log_prob(self, model: Denoiser, before: Canvas, carry: Carry, after: Canvas) -> Float[Tensor, " B"]:
+        """Log-probability of the step from one canvas to the next: of its positions and its tokens; nats.
+
+        Differentiable in the model's logits as far as the rules are.
+
+        Raises:
+            ValueError: rules whose steps have no likelihood.
+        """
+        ...
 
 
 @runtime_checkable

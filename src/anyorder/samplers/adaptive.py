@@ -32,6 +32,9 @@ class Threshold:
     def one_at_a_time(self) -> bool:
         return False
 
+    def chance(self, look: Look) -> None:
+        return None
+
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         sure = (certainty(look, self.score).exp() >= self.tau) & look.open
         return sure.sum(-1).clamp(min=1)
@@ -57,6 +60,9 @@ class Factor:
     @property
     def one_at_a_time(self) -> bool:
         return False
+
+    def chance(self, look: Look) -> None:
+        return None
 
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         c = descending(certainty(look, self.score).exp())
@@ -86,6 +92,9 @@ class EntropyBound:
     @property
     def one_at_a_time(self) -> bool:
         return False
+
+    def chance(self, look: Look) -> None:
+        return None
 
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         entropy = -descending(certainty(look, self.score))  # upwards; +inf where nothing is open

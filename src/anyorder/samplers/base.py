@@ -1,13 +1,13 @@
 """The one loop: every sampler writes through `steps`; streaming, counting, tracing and stopping are uses of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
-from anyorder.core.protocols import Denoiser, Sampler
+from anyorder.core.protocols import Denoiser, Sampler, Scorable
 from anyorder.core.types import Canvas, Carry, Sample, Step, Vocab, Write, put_rows, take_rows
 from anyorder.samplers.passes import Passes
 
@@ -48,6 +48,25 @@ def generate(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise)
         revised = revised + (step.canvas.open(model.vocab) & (step.wrote | ~canvas.open(model.vocab)))
         canvas = step.canvas
     return Sample(canvas=canvas, logp=token_logp.sum(-1), nfe=nfe, order=order, token_logp=token_logp, revised=revised)
+
+
+def step_log_probs(
+    sampler: Scorable, model: Denoiser, canvas: Canvas, *, taken: Sequence[Step]
+) -> Iterator[Float[Tensor, " B"]]:
+    """Log-probability of each step of a trajectory that began at `canvas`: of its positions and tokens; nats.
+
+    The trajectory may come from another model (importance weights); gradients flow to this one, a step at a time.
+
+    Raises:
+        ValueError: a sampler whose steps have no likelihood.
+    """
+    carry = sampler.init(canvas, vocab=model.vocab)
+    for step in taken:
+        rows = live_rows(canvas, model.vocab)
+        before, after = take_rows(canvas, rows), take_rows(step.canvas, rows)
+        logp = sampler.log_prob(model, before, take_rows(carry, rows), after)
+        yield torch.zeros_like(canvas.row_id, dtype=torch.float64).index_put((rows,), logp)
+        canvas, carry = step.canvas, step.carry
 
 
 def live_rows(canvas: Canvas, vocab: Vocab) -> Int[Tensor, " N"]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from anyorder.core.noise import Noise
-from anyorder.core.protocols import Denoiser, Sampler
+from anyorder.core.protocols import Denoiser, Sampler, Scorable
 from anyorder.core.types import Canvas, Carry, Vocab, Write
 from anyorder.samplers.unmask import start
 
@@ -58,6 +58,12 @@ class Blockwise:
         return dataclasses.replace(
             part, canvas=after, carry=dataclasses.replace(carry, step=carry.step + advanced, inner=inner)
         )
+
+    def log_prob(self, model: Denoiser, before: Canvas, carry: Carry, after: Canvas) -> Float[Tensor, " B"]:
+        """As `Scorable`, by the inner sampler."""
+        if not isinstance(self.inner, Scorable) or carry.inner is None:
+            raise ValueError(f"sampler.inner={type(self.inner).__name__}: its steps have no likelihood")
+        return self.inner.log_prob(model, self._narrow(before, model.vocab), carry.inner, after)
 
     def _narrow(self, canvas: Canvas, vocab: Vocab) -> Canvas:
         """The canvas with the window of each row cut down to its first block that is not full."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, Vocab, Write
@@ -61,6 +62,13 @@ class Causal:
             wrote=wrote,
             logp=torch.zeros_like(x, dtype=torch.float64).index_put(at, logp),
         )
+
+    def log_prob(self, model: Denoiser, before: Canvas, carry: Carry, after: Canvas) -> Float[Tensor, " B"]:
+        """As `Scorable`: of the token at the first open position."""
+        position = (before.open(model.vocab) & before.window).int().argmax(-1)
+        logits = model(left_of(before, position), one_hot(position, int(position.max()) + 1))
+        row = torch.arange(len(position), device=position.device)
+        return log_prob_of(self.token.law(logits), after.x[row, position])
 
 
 def one_hot(position: Int[Tensor, " B"], length: int) -> Bool[Tensor, "B {length}"]:

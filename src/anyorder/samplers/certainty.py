@@ -53,8 +53,3 @@ def spread(look: Look, values: Float[Tensor, " N"]) -> Float[Tensor, "B L"]:
     """Values of the open positions at their places, -inf elsewhere."""
     empty = torch.full_like(look.open, -torch.inf, dtype=torch.float64)
     return empty.index_put(look.open.nonzero(as_tuple=True), values)
-
-
-def gumbel(look: Look) -> Float[Tensor, "B L"]:
-    """A standard Gumbel variable for each open position, float64."""
-    return -torch.log(-torch.log(look.u.clamp(max=1 - 2.0**-53)))

@@ -21,6 +21,9 @@ class One:
     def one_at_a_time(self) -> bool:
         return True
 
+    def chance(self, look: Look) -> None:
+        return None
+
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         return torch.ones_like(look.left)
 
@@ -42,6 +45,9 @@ class PerStep:
     @property
     def one_at_a_time(self) -> bool:
         return self.k == 1
+
+    def chance(self, look: Look) -> None:
+        return None
 
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         return torch.full_like(look.left, self.k)
@@ -67,10 +73,11 @@ class Binomial:
     def one_at_a_time(self) -> bool:
         return False
 
+    def chance(self, look: Look) -> Float[Tensor, " B"]:
+        return at_step(flip_chance(self.schedule, self.num_steps), look)
+
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
-        delta = flip_chance(self.schedule, self.num_steps)
-        now = delta.to(look.left.device)[look.carry.step.clamp(max=self.num_steps - 1)]
-        return (look.open & (look.u < now[:, None])).sum(-1)
+        return flips(self.chance(look), look)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,9 @@ class Quota:
     @property
     def one_at_a_time(self) -> bool:
         return False
+
+    def chance(self, look: Look) -> None:
+        return None
 
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         step = look.carry.step.clamp(max=self.num_steps - 1)
@@ -122,6 +132,16 @@ Curve = Callable[
     [Tensor, Tensor, Tensor, int], Tensor
 ]  # masks at the start, masks left, step, num_steps -> how many now
 CURVES: dict[str, Curve] = {"even": even, "cosine": cosine, "dream": shrinking}
+
+
+def at_step(values: Float[Tensor, " N"], look: Look) -> Float[Tensor, " B"]:
+    """The value of each row's step; the last one's beyond the end."""
+    return values.to(look.carry.step.device)[look.carry.step.clamp(max=len(values) - 1)]
+
+
+def flips(chance: Float[Tensor, " B"], look: Look) -> Int[Tensor, " B"]:
+    """How many open positions flip, each on its own with its row's chance."""
+    return (look.open & (look.u < chance[:, None])).sum(-1)
 
 
 def check_num_steps(num_steps: int) -> None:

@@ -13,7 +13,7 @@ from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, take_rows
 from anyorder.samplers.token import TokenRule
 
-BY_ROW = ("open", "left", "u")
+BY_ROW = ("open", "left", "u", "gumbel")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class Look:
         row, position = self.open.nonzero(as_tuple=True)
         u = self.noise.at("position").uniform(self.canvas.row_id[row], self.carry.step[row], position)
         return torch.ones_like(self.open, dtype=torch.float64).index_put((row, position), u)
+
+    @cached_property
+    def gumbel(self) -> Float[Tensor, "B L"]:
+        """A standard Gumbel variable for each open position, float64; independent of `u`."""
+        row, position = self.open.nonzero(as_tuple=True)
+        u = self.noise.at("race").uniform(self.canvas.row_id[row], self.carry.step[row], position)
+        empty = torch.zeros_like(self.open, dtype=torch.float64)
+        return empty.index_put((row, position), -torch.log(-torch.log(u.clamp(max=1 - 2.0**-53))))
 
     @cached_property
     def logits(self) -> Float[Tensor, "N V"]:
@@ -116,11 +124,19 @@ class CountRule(Protocol):
         """Whether no step ever writes two positions of a row, so that no dependence between tokens is lost."""
         ...
 
+    def chance(self, look: Look) -> Float[Tensor, " B"] | None:
+        """If the number is drawn: the chance of each open position to be counted, on its own. None: nothing is."""
+        ...
+
     def __call__(self, look: Look) -> Int[Tensor, " B"]: ...
 
 
 @runtime_checkable
 class PositionRule(Protocol):
     """Which open positions each row writes: exactly `k` of them."""
+
+    def weights(self, look: Look) -> Float[Tensor, "B L"] | None:
+        """If positions are drawn, one after the other without replacement: their log weights. None: nothing is."""
+        ...
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]: ...

@@ -49,8 +49,8 @@ class Passes:
     """A denoiser around a denoiser, for one generation: equal canvases are evaluated once.
 
     Rows of one call that read the same share one row of the pass, rows that have not changed since the last step are
-    answered from memory, and rows of which nothing is asked stay out. A row pays for every pass its answers come from, shared or
-    not, so that its cost does not depend on its batch.
+    answered from memory, and rows of which nothing is asked stay out. A row pays for every pass its answers come from,
+    shared or not, so that its cost does not depend on its batch.
     """
 
     def __init__(self, model: Denoiser) -> None:

@@ -100,6 +100,9 @@ class Planned:
     def one_at_a_time(self) -> bool:
         return max(self.groups) == 1
 
+    def chance(self, look: Look) -> None:
+        return None
+
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         ends = list(itertools.accumulate(self.groups))
         visible = [max(0, ends[-1] - n) for n in look.left.tolist()]

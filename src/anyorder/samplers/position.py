@@ -7,15 +7,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
-from anyorder.samplers.certainty import SCORES, certainty, gumbel, of_law, spread
+from anyorder.samplers.certainty import SCORES, certainty, of_law, spread
 from anyorder.samplers.look import CountRule, Look, PositionRule
 
 TIE = 1e-4  # nats
+COLD = 1e-9  # stands for noise 0 at the end of annealing: the race then goes to the highest score
 
 
 @dataclass(frozen=True)
 class Uniform:
     """k open positions, every subset with the same chance: those with the smallest of independent uniforms."""
+
+    def weights(self, look: Look) -> Float[Tensor, "B L"]:
+        return torch.zeros_like(look.open, dtype=torch.float64).masked_fill(~look.open, -torch.inf)
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         return best(-look.u, k, allowed=look.open)
@@ -24,6 +28,9 @@ class Uniform:
 @dataclass(frozen=True)
 class LeftToRight:
     """The first k open positions."""
+
+    def weights(self, look: Look) -> None:
+        return None
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         return look.open & (look.open.cumsum(-1) <= k[:, None])
@@ -60,16 +67,22 @@ class Confidence:
         if not self.noise >= 0.0:
             raise ValueError(f"sampler.noise={self.noise}: must be >= 0; 0 takes the surest")
 
-    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-        score = certainty(look, self.score)
+    def weights(self, look: Look) -> Float[Tensor, "B L"] | None:
         if not self.noise:
-            return best(score, k, allowed=look.open, tie=TIE)
+            return None
+        score = certainty(look, self.score)
         if self.linear and self.score in ("prob", "drawn"):
-            score = score.exp()
-        scale = torch.full_like(score[:, :1], self.noise)
+            score = score.exp().masked_fill(~look.open, -torch.inf)
+        left = torch.ones_like(look.left, dtype=torch.float64)
         if self.anneal:
-            scale = scale * (1 - (look.carry.step[:, None] + 1) / self.anneal).clamp(min=0.0)
-        return best(score + scale * gumbel(look), k, allowed=look.open)
+            left = (1 - (look.carry.step + 1) / self.anneal).double().clamp(min=0.0)
+        return score / (self.noise * left[:, None]).clamp(min=COLD)
+
+    def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+        weights = self.weights(look)
+        if weights is None:
+            return best(certainty(look, self.score), k, allowed=look.open, tie=TIE)
+        return best(weights + look.gumbel, k, allowed=look.open)
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,9 @@ class HighestEntropy:
     Source:
         arXiv:2411.06438 (EAGS): hard positions first, the opposite of `Confidence("entropy")`.
     """
+
+    def weights(self, look: Look) -> None:
+        return None
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         return best(-certainty(look, "entropy"), k, allowed=look.open, tie=TIE)
@@ -103,9 +119,11 @@ class Moment:
         if not self.beta > 0.0:
             raise ValueError(f"sampler.beta={self.beta}: must be > 0; 1 chooses positions uniformly")
 
+    def weights(self, look: Look) -> Float[Tensor, "B L"]:
+        return spread(look, of_law(look, lambda logp: (self.beta * logp).logsumexp(-1)))
+
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-        weight = spread(look, of_law(look, lambda logp: (self.beta * logp).logsumexp(-1)))
-        return best(weight + gumbel(look), k, allowed=look.open)
+        return best(self.weights(look) + look.gumbel, k, allowed=look.open)
 
 
 def best(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
 from anyorder.samplers.certainty import certainty
-from anyorder.samplers.count import check_num_steps
+from anyorder.samplers.count import at_step, check_num_steps, flips
 from anyorder.samplers.look import CountRule, Look
 from anyorder.samplers.position import TIE, best
 from anyorder.samplers.remasking import Remasking
@@ -53,13 +53,18 @@ class ReMDM:
     def num_steps(self) -> int:
         return self.path.num_steps - 1
 
-    def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
+    def chance(self, look: Look) -> Float[Tensor, "B L"]:
+        """With which chance each written token goes back, 0 elsewhere."""
         sigma = at_step(self.path.back, look)[:, None].expand(look.open.shape)
         if self.path.by_confidence:
             assert look.carry.logp is not None
             doubt = (-look.carry.logp.exp()).masked_fill(~look.written, -torch.inf)
             sigma = sigma * doubt.softmax(-1)
-        row, position = (look.written & (sigma > 0)).nonzero(as_tuple=True)
+        return sigma.masked_fill(~look.written, 0.0)
+
+    def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
+        sigma = self.chance(look)
+        row, position = (sigma > 0).nonzero(as_tuple=True)
         u = look.noise.at("revise").uniform(look.canvas.row_id[row], look.carry.step[row], position)
         return torch.zeros_like(look.open).index_put((row, position), u < sigma[row, position])
 
@@ -74,8 +79,11 @@ class Written:
     def one_at_a_time(self) -> bool:
         return False
 
+    def chance(self, look: Look) -> Float[Tensor, " B"]:
+        return at_step(self.path.write, look)
+
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
-        return (look.open & (look.u < at_step(self.path.write, look)[:, None])).sum(-1)
+        return flips(self.chance(look), look)
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,9 @@ class Best:
     def one_at_a_time(self) -> bool:
         return False
 
+    def chance(self, look: Look) -> None:
+        return None
+
     def __call__(self, look: Look) -> Int[Tensor, " B"]:
         return (look.open & self.kept(look)).sum(-1)
 
@@ -138,11 +149,6 @@ class Best:
 
 
 LEAST = -1e9  # nats; stands for impossible, so that scores can be compared
-
-
-def at_step(values: Float[Tensor, " N"], look: Look) -> Float[Tensor, " B"]:
-    """The value of each row's step; the last one's beyond the end."""
-    return values.to(look.carry.step.device)[look.carry.step.clamp(max=len(values) - 1)]
 
 
 def check_paths(count: CountRule, revise: ReviseRule, order: str) -> None:

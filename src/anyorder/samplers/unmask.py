@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, Vocab, Write, put_rows, take_rows
 from anyorder.samplers.base import idle
+from anyorder.samplers.chances import count_log_prob, position_log_prob
 from anyorder.samplers.count import One
 from anyorder.samplers.look import CountRule, Look, PositionRule
 from anyorder.samplers.position import Uniform, check_together
@@ -71,6 +73,23 @@ class Unmask:
         assert carry.logp is not None
         after = dataclasses.replace(step.carry, logp=torch.where(step.wrote, step.logp, carry.logp))
         return self._wait(dataclasses.replace(step, canvas=self._mask(step.canvas, look), carry=after), look)
+
+    def log_prob(self, model: Denoiser, before: Canvas, carry: Carry, after: Canvas) -> Float[Tensor, " B"]:
+        """As `Scorable`: how many positions, which ones, and their tokens; nats, float64.
+
+        Raises:
+            ValueError: a sampler that draws first, whose step depends on tokens nobody kept, or that revises.
+        """
+        if self.order != "choose_first" or not isinstance(self.revise, Keep):
+            raise ValueError(
+                f"sampler.order={self.order!r}, sampler.revise={type(self.revise).__name__}: its steps have no "
+                "likelihood; use order='choose_first' and revise=Keep(), as first-hitting, ancestral, margin or moment"
+            )
+        look = Look(model, before, carry, Noise.of(0), self.token)
+        wrote = look.open & (after.x != before.x)
+        where = count_log_prob(self.count, look, wrote.sum(-1)) + position_log_prob(self.position, look, wrote)
+        tokens = log_prob_of(self.token.law(look.logits_at(wrote)), after.x[wrote])
+        return where + torch.zeros_like(before.x, dtype=torch.float64).masked_scatter(wrote, tokens).sum(-1)
 
     def _mask(self, canvas: Canvas, look: Look) -> Canvas:
         """The canvas without the tokens that go back."""
