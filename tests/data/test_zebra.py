@@ -31,6 +31,7 @@ def answers(task, row):
     kinds = [values[i : i + task.houses] for i in range(0, task.size, task.houses)]
     for orders in product(permutations(range(task.houses)), repeat=task.attributes):
         house = {v: h for kind, order in zip(kinds, orders) for v, h in zip(kind, order)}
+        house |= {str(h + 1): h for h in range(task.houses)}
         if all(says(c[1], house[c[0]], house.get(c[2:], 0), task.houses) for c in text):
             found.append(house)
     return found
@@ -48,9 +49,10 @@ def test_rows_are_puzzles_with_one_answer_and_hold_it(task):
     assert rows.target.sum(-1).tolist() == [task.size] * 60
     for row in [*rows.tokens[::6], *problems.x0]:
         (only,) = answers(task, row)
-        told = task.render(row).splitlines()[1].split(" | ")
-        assert all(only[v] == h for h, house in enumerate(told) for v in house)
-    assert bool((problems.canvas.fixed == (torch.arange(task.length) < 3 * task.slots)).all())
+        told = task.render(row).splitlines()[1].split(" ")
+        assert all(only[v] == h for h, (_, *house) in enumerate(told) for v in house)
+        assert [house[0] for house in told] == list("1234"[: task.houses])
+    assert bool((problems.canvas.fixed == ~task.is_answer).all())
     assert count_solutions(task.clues(problems.canvas.x), houses=task.houses, attributes=task.attributes).tolist() == [
         1
     ] * len(problems.x0)
@@ -60,13 +62,14 @@ def test_the_checker_takes_the_answer_only(task):
     problems = task.test(noise=NOISE)
     assert bool(task.correct(problems, problems.x0).all())
     assert not task.correct(problems, problems.canvas.x).any()
-    start = 3 * task.slots
-    for i in range(start, task.length - task.attributes):  # two houses exchange one value
-        swapped = problems.x0.clone()
-        swapped[:, [i, i + task.attributes]] = swapped[:, [i + task.attributes, i]]
-        assert not task.correct(problems, swapped).any()
+    start, width = 3 * task.slots, task.attributes + 1
+    for i in range(start + 1, task.length - width):  # two houses exchange one value
+        if (i - start) % width:
+            swapped = problems.x0.clone()
+            swapped[:, [i, i + width]] = swapped[:, [i + width, i]]
+            assert not task.correct(problems, swapped).any()
     twice = problems.x0.clone()
-    twice[:, start] = twice[:, start + task.attributes]
+    twice[:, start + 1] = twice[:, start + 1 + width]
     assert not task.correct(problems, twice).any()
     other = torch.cat([problems.x0.roll(1, 0)[:, :start], problems.x0[:, start:]], 1)
     assert not task.correct(problems, other).all()  # clues must be kept
@@ -83,13 +86,15 @@ def test_training_and_held_out_rows_share_no_answer_and_no_clues(task):
 
 def test_statements_are_true_of_the_first_arrangement_and_listed_once():
     table, known = truth(3, 3), statements(3, 3)
-    assert arrangements(3, 3).shape == (216, 9)
-    assert arrangements(3, 3)[0].tolist() == [0, 1, 2] * 3
+    assert arrangements(3, 3).shape == (216, 12)
+    assert arrangements(3, 3)[0].tolist() == [0, 1, 2] * 4
+    assert bool((arrangements(3, 3)[:, 9:] == torch.arange(3)).all())
     assert bool(table[:, 0].all())
-    assert len({tuple(s) for s in known.tolist()}) == len(known) == 96
-    # 9 pairs of values share a house, 18 of two attributes do not; 27 ordered pairs lie left, 18 of them just left
-    assert torch.bincount(known[:, 1]).tolist() == [9, 18, 27, 18, 18, 6]
-    for i in (0, 30, 60, 95):
+    assert len({tuple(s) for s in known.tolist()}) == len(known) == 123
+    # 9 pairs of values and 9 of a value and a house are the same house, 36 are not; of the 27 ordered pairs of values
+    # that lie left, 18 lie just left; 6 values are at an end
+    assert torch.bincount(known[:, 1]).tolist() == [18, 36, 27, 18, 18, 6]
+    for i in (0, 15, 30, 60, 122):
         x, relation, y = known[i].tolist()
         houses = arrangements(3, 3)
         claims = [says("=#<-~!"[relation], int(h[x]), int(h[y]), 3) for h in houses]
@@ -105,7 +110,7 @@ def test_clue_sets_are_enough_and_none_is_needless():
 
 
 def test_deduction_is_sound_and_easy_puzzles_are_those_it_solves():
-    chain = [[0, 3, 1], [1, 3, 2], [0, 0, 3], [1, 0, 4]]  # a-b, b-c, a=A, b=B: one clue after another
+    chain = [[0, 3, 1], [1, 3, 2], [0, 0, 3], [4, 0, 7]]  # a-b, b-c, a=A, B=2: one clue after another
     assert deduced(torch.tensor([chain]), houses=3, attributes=2).tolist() == [True]
     needs_two = [[0, 4, 1], [3, 0, 0], [1, 2, 2], [2, 0, 5]]  # a~b, A=a, b<c, c=C
     left = count_solutions(torch.tensor([needs_two]), houses=3, attributes=2)

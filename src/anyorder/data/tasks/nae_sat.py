@@ -1,26 +1,29 @@
 """L&O-NAE-SAT: uniform bits (latents), then for fixed random triples of them whether they are not all equal.
 
 Latents first, every observation is a table look-up of three bits; an observation before its latents makes the latents
-a constraint satisfaction problem. A masked diffusion model is trained on both kinds of subproblem.
+a constraint satisfaction problem. A masked diffusion model is trained on both kinds of subproblem. Each bit follows a
+symbol of its own that is always given: with rotary positions alone, a network cannot tell masked positions apart.
 
 Source:
     arXiv:2502.06768 (latents-and-observations laws with NAE observations, sections 3 and 4).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Final, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from anyorder.core.noise import Noise, ranks
+from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.rows import TaskRows
 from anyorder.data.tasks.base import Problems
 from anyorder.data.tokenizer import PLACEHOLDER, SymbolTokenizer
 
-TOKENIZER: Final = SymbolTokenizer("01")
+FIRST_NAME: Final = 0x100  # the letters from here on name the positions
+MOST_BITS: Final = 336
 GIVEN: Final = ("nothing", "latents", "observations")
 MOST_LATENTS: Final = 62  # a row's bits are one int64, by which held-out rows are known again
 
@@ -39,7 +42,7 @@ def bits(number: Int[Tensor, " B"], size: int) -> Int[Tensor, "B N"]:
 @final
 @dataclass(frozen=True)
 class NaeSat:
-    """The task: rows of `latents` bits and `observations` bits.
+    """The task: rows of `latents` bits and `observations` bits, each after its name.
 
     Args:
         latents: N, at most 62.
@@ -62,9 +65,11 @@ class NaeSat:
     def __post_init__(self) -> None:
         if not 3 <= self.latents <= MOST_LATENTS:
             raise ValueError(f"nae-sat latents={self.latents}: must be between 3 and {MOST_LATENTS}")
-        for name, value in (("observations", self.observations), ("num_train", self.num_train)):
-            if value < 1:
-                raise ValueError(f"nae-sat {name}={value}: must be >= 1")
+        room = MOST_BITS - self.latents
+        if not 1 <= self.observations <= room:
+            raise ValueError(f"nae-sat observations={self.observations}: must be between 1 and {room}")
+        if self.num_train < 1:
+            raise ValueError(f"nae-sat num_train={self.num_train}: must be >= 1")
         most = 2 ** (self.latents - 1)
         if not 1 <= self.num_test <= most:
             raise ValueError(f"nae-sat num_test={self.num_test}: must be between 1 and {most}, half of all rows")
@@ -72,28 +77,40 @@ class NaeSat:
             raise ValueError(f"nae-sat given={self.given!r}: must be one of {', '.join(GIVEN)}")
 
     @property
+    def size(self) -> int:
+        """Bits of a row."""
+        return self.latents + self.observations
+
+    @cached_property
     def tokenizer(self) -> SymbolTokenizer:
-        return TOKENIZER
+        return SymbolTokenizer("01" + "".join(chr(FIRST_NAME + i) for i in range(self.size)))
 
     @property
     def length(self) -> int:
-        return self.latents + self.observations
+        return 2 * self.size
 
     @property
     def triples(self) -> Int[Tensor, "P 3"]:
         """The latents that each observation reads: three different ones, every set with the same chance."""
         noise = Noise.of(self.triples_seed).at("nae-sat triples")
         u = noise.uniform(torch.arange(self.observations)[:, None], 0, torch.arange(self.latents))
-        return ranks(u, torch.ones_like(u, dtype=torch.bool)).argsort(-1)[:, :3]
+        return u.argsort(-1)[:, :3]
+
+    @property
+    def is_bit(self) -> Bool[Tensor, " L"]:
+        """Which positions hold bits, not names."""
+        return torch.arange(self.length) % 2 == 1
 
     @property
     def is_latent(self) -> Bool[Tensor, " L"]:
-        """Which positions hold latents: the first N."""
-        return torch.arange(self.length) < self.latents
+        """Which positions hold latents; those of the observations are the other bits."""
+        return self.is_bit & (torch.arange(self.length) < 2 * self.latents)
 
     def rows(self, latents: Int[Tensor, "B N"]) -> Int[Tensor, "B L"]:
         """Whole rows from their latents."""
-        return torch.cat([latents, nae(latents, self.triples)], 1)
+        written = torch.cat([latents, nae(latents, self.triples)], 1)
+        names = torch.arange(2, 2 + self.size).expand(len(latents), -1)
+        return torch.stack([names, written], -1).flatten(1)
 
     def every_row(self) -> Int[Tensor, "S L"]:
         """All 2^N rows, each as likely as the others: the law itself, for an exact oracle.
@@ -110,14 +127,32 @@ class NaeSat:
         drawn = _numbers(self.num_train, self.latents, noise.at("train rows"))
         kept = drawn[~torch.isin(drawn, self._held_out(noise))]
         tokens = self.rows(bits(kept, self.latents))
-        return TaskRows(tokens=tokens, target=torch.ones_like(tokens, dtype=torch.bool), vocab=TOKENIZER.vocab)
+        return TaskRows(tokens=tokens, target=self.is_bit.expand(len(tokens), -1), vocab=self.tokenizer.vocab)
 
     def test(self, *, noise: Noise) -> Problems:
         """Held-out rows, all different, with what is given kept."""
         x0 = self.rows(bits(self._held_out(noise), self.latents))
-        shown = {"nothing": torch.zeros_like(self.is_latent), "latents": self.is_latent}
-        keep = shown.get(self.given, ~self.is_latent)
-        return Problems(canvas=Canvas.of(torch.where(keep, x0, TOKENIZER.vocab.mask_id), vocab=TOKENIZER.vocab), x0=x0)
+        asked = {"nothing": self.is_bit, "latents": self.is_bit & ~self.is_latent, "observations": self.is_latent}
+        vocab = self.tokenizer.vocab
+        return Problems(canvas=Canvas.of(x0.masked_fill(asked[self.given], vocab.mask_id), vocab=vocab), x0=x0)
+
+    def agreement(self, x: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
+        """Share of each row's observations that are what its own latents say; independent ones agree in 5 of 8."""
+        written = x[:, self.is_bit]
+        said = nae(written[:, : self.latents], self.triples)
+        return (said == written[:, self.latents :]).double().mean(-1)
+
+    def correct(self, problems: Problems, x: Int[Tensor, "B L"]) -> Bool[Tensor, " B"]:
+        """Whether each row keeps what was given and every observation is what its latents say."""
+        kept = (~problems.canvas.fixed | (x == problems.canvas.x)).all(-1)
+        return kept & (x[:, self.is_bit] < 2).all(-1) & (self.agreement(x) == 1.0)
+
+    def render(self, row: Int[Tensor, " L"]) -> str:
+        """Latents, then observations, without names."""
+        written = row[self.is_bit].tolist()
+        mask = self.tokenizer.vocab.mask_id
+        shown = "".join("01"[i] if i < 2 else PLACEHOLDER if i == mask else "?" for i in written)
+        return f"{shown[: self.latents]} -> {shown[self.latents :]}"
 
     def _held_out(self, noise: Noise) -> Int[Tensor, " T"]:
         """The latents of held-out rows as numbers, in the order they were drawn."""
@@ -125,23 +160,6 @@ class NaeSat:
         values, where = drawn.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         first = torch.full_like(values, len(drawn)).scatter_reduce(0, where, torch.arange(len(drawn)), "amin")
         return drawn[first.sort().values][: self.num_test]
-
-    def agreement(self, x: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
-        """Share of each row's observations that its own latents give, where both are bits."""
-        latents, observed = x[:, : self.latents], x[:, self.latents :]
-        return (nae(latents, self.triples) == observed).double().mean(-1)
-
-    def correct(self, problems: Problems, x: Int[Tensor, "B L"]) -> Bool[Tensor, " B"]:
-        """Whether each row keeps what was given and every observation is what its latents say."""
-        kept = (~problems.canvas.fixed | (x == problems.canvas.x)).all(-1)
-        return kept & (x < 2).all(-1) & (self.agreement(x) == 1.0)
-
-    def render(self, row: Int[Tensor, " L"]) -> str:
-        """Latents, then observations."""
-        shown = "".join(
-            "01"[i] if i < 2 else PLACEHOLDER if i == TOKENIZER.vocab.mask_id else "?" for i in row.tolist()
-        )
-        return f"{shown[: self.latents]} -> {shown[self.latents :]}"
 
 
 def _numbers(count: int, size: int, noise: Noise) -> Int[Tensor, " B"]:

@@ -1,7 +1,7 @@
 """Zebra puzzles: houses in a row, attributes whose values are all different, clues that leave one arrangement.
 
-Clues come first and are given; the answer names every house's values in turn. Which cell can be told first depends on
-the clues, so writing the answer from left to right often means guessing.
+Clues come first and are given; the answer is each house's number, given too, and its values. Which cell can be told
+first depends on the clues, so writing the answer from left to right often means guessing.
 
 Source:
     The kind of puzzle of arXiv:2502.06768, section 4 (its data are those of Shah et al. 2024), with our own generator.
@@ -28,9 +28,10 @@ RELATIONS: Final = "=#<-~!"  # same house, other houses, somewhere left of, just
 SYMMETRIC: Final = torch.tensor([0, 1, 4])
 AT_AN_END: Final = 5
 BLANK: Final = "."
-LETTERS: Final = ("abcdefg", "ABCDEFG", "1234567", "tuvwxyz", "TUVWXYZ")  # values of the first, second, ... attribute
+LETTERS: Final = ("abcdefg", "ABCDEFG", "tuvwxyz", "TUVWXYZ", "hijklmn")  # values of the first, second, ... attribute
+NUMBERS: Final = "1234567"  # of houses: a clue may name one, as if houses had a known attribute
 MOST_ARRANGEMENTS: Final = 400_000
-WIDTH: Final = 3  # tokens of a clue: value, relation, value; the second value of "at an end" is a blank
+WIDTH: Final = 3  # tokens of a clue: value, relation, value or house; after "at an end" a blank
 BATCH: Final = 64
 
 
@@ -43,25 +44,31 @@ def allowed(houses: int) -> Bool[Tensor, "R H H"]:
 
 
 @cache
-def arrangements(houses: int, attributes: int) -> Int[Tensor, "A E"]:
-    """The house of every value (attribute by attribute) in every arrangement; the first has value v in house v."""
+def arrangements(houses: int, attributes: int) -> Int[Tensor, "A N"]:
+    """The house of every name in every arrangement; in the first, value v of each attribute is in house v.
+
+    Names are the values, attribute by attribute, and then the numbers of the houses.
+    """
     order = torch.tensor(list(permutations(range(houses))))
     choice = torch.cartesian_prod(*[torch.arange(len(order))] * attributes).reshape(-1, attributes)
-    return order[choice].flatten(1)
+    numbers = torch.arange(houses).expand(len(choice), -1)
+    return torch.cat([order[choice].flatten(1), numbers], 1)
 
 
 @cache
 def statements(houses: int, attributes: int) -> Int[Tensor, "C 3"]:
-    """Every clue (value, relation, value) that is true when value v of each attribute is in house v.
+    """Every clue (value, relation, name) that is true when value v of each attribute is in house v.
 
-    Clues of "same house" and "other houses" join values of two attributes; symmetric ones are listed once.
+    "Same house" and "other houses" join values of two attributes, or a value and a house; all others join values.
+    Symmetric clues are listed once.
     """
     places = arrangements(houses, attributes)[0]
     size = houses * attributes
     found = []
     for relation, table in enumerate(allowed(houses)):
-        for x, y in product(range(size), range(size)):
-            if _is_clue(x, relation, y, houses=houses) and table[places[x], places[y]]:
+        for x, y in product(range(size), range(size + houses)):
+            known = y < size or relation < 2
+            if known and _is_clue(x, relation, y, houses=houses) and table[places[x], places[y]]:
                 found.append((x, relation, y))
     return torch.tensor(found)
 
@@ -101,7 +108,8 @@ def deduced(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int) -> Boo
     house left takes it from the others of its attribute; a house that only one value can be in gets it.
     """
     size = houses * attributes
-    can = torch.ones(len(clues), size, houses, dtype=torch.bool)
+    numbers = torch.eye(houses, dtype=torch.bool).expand(len(clues), -1, -1)
+    can = torch.cat([torch.ones(len(clues), size, houses, dtype=torch.bool), numbers], 1)
     x, relation, y = clues.unbind(-1)
     everything = torch.ones(1, houses, houses, dtype=torch.bool)
     table = torch.cat([allowed(houses), everything])[relation].float()  # (B, K, H, H); -1 allows all
@@ -111,7 +119,7 @@ def deduced(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int) -> Boo
         for own, other, between in ((x, y, table), (y, x, table.transpose(-1, -2))):
             left = (between @ can[row, other].float()[..., None])[..., 0] > 0  # (B, K, H)
             can = can.long().index_put((row, own), -(~left).long(), accumulate=True) > 0
-        board = can.reshape(-1, attributes, houses, houses)  # (B, attribute, value, house)
+        board = can.reshape(-1, attributes + 1, houses, houses)  # (B, attribute, value, house)
         for axis in (-1, -2):
             alone = board & (board.sum(axis, keepdim=True) == 1)
             taken = alone.any(-2 if axis == -1 else -1, keepdim=True)
@@ -159,7 +167,7 @@ def _needed(kept: list[int], holds: Bool[Tensor, "C A"]) -> list[int]:
 @final
 @dataclass(frozen=True)
 class Zebra:
-    """The task. A row is `slots` clues of three tokens (unused ones blank), then each house's values.
+    """The task. A row is `slots` clues of three tokens (unused ones blank), then each house's number and values.
 
     A clue set is made once and used in many rows under other names for the values; every such row is a puzzle with one
     solution. Held-out rows have clue sets of their own, and arrangements that no training row has.
@@ -209,41 +217,53 @@ class Zebra:
         """Values of all attributes together."""
         return self.houses * self.attributes
 
+    @property
+    def names(self) -> int:
+        """Values and house numbers: what a clue can name, and where relations begin in the vocabulary."""
+        return self.size + self.houses
+
     @cached_property
     def tokenizer(self) -> SymbolTokenizer:
         values = "".join(letters[: self.houses] for letters in LETTERS[: self.attributes])
-        return SymbolTokenizer(values + RELATIONS + BLANK)
+        return SymbolTokenizer(values + NUMBERS[: self.houses] + RELATIONS + BLANK)
 
     @property
     def length(self) -> int:
-        return WIDTH * self.slots + self.size
+        return WIDTH * self.slots + self.names
+
+    @property
+    def is_answer(self) -> Bool[Tensor, " L"]:
+        """Which positions hold the values to find."""
+        place = torch.arange(self.length) - WIDTH * self.slots
+        return (place >= 0) & (place % (self.attributes + 1) > 0)
 
     def train(self, *, noise: Noise) -> TaskRows:
         """`clue_sets` times `images` rows (fewer where sets did not fit into the slots)."""
         answers, _ = self._answers(noise)
         sets = self._clue_sets(self.clue_sets, noise.at("train clues")).repeat_interleave(self.images, 0)
         tokens = self._rows(sets, answers, noise.at("train rows"))
-        target = (torch.arange(self.length) >= WIDTH * self.slots).expand(len(tokens), -1)
-        return TaskRows(tokens=tokens, target=target, vocab=self.tokenizer.vocab)
+        return TaskRows(tokens=tokens, target=self.is_answer.expand(len(tokens), -1), vocab=self.tokenizer.vocab)
 
     def test(self, *, noise: Noise) -> Problems:
         """`num_test` puzzles, clues given."""
         _, answers = self._answers(noise)
         sets = self._clue_sets(self.num_test, noise.at("test clues"))
         x0 = self._rows(sets, answers, noise.at("test rows"))
-        x = torch.where(torch.arange(self.length) < WIDTH * self.slots, x0, self.tokenizer.vocab.mask_id)
+        x = torch.where(self.is_answer, self.tokenizer.vocab.mask_id, x0)
         return Problems(canvas=Canvas.of(x, vocab=self.tokenizer.vocab), x0=x0)
 
     def clues(self, x: Int[Tensor, "B L"]) -> Int[Tensor, "B K 3"]:
-        """The clues of rows as (value, relation, value); relation -1 where a slot is blank."""
+        """The clues of rows as (value, relation, name); relation -1 where a slot is blank."""
         clue = x[:, : WIDTH * self.slots].reshape(-1, self.slots, WIDTH)
         first, relation, second = clue.unbind(-1)
         blank = first >= self.size
-        second = torch.where(second >= self.size, first, second)  # "at an end" is a relation of a value to itself
-        return torch.stack(
-            [first.masked_fill(blank, 0), (relation - self.size).masked_fill(blank, -1), second.masked_fill(blank, 0)],
-            -1,
+        second = torch.where(second >= self.names, first, second)  # "at an end" is a relation of a value to itself
+        parts = (
+            first.masked_fill(blank, 0),
+            (relation - self.names).masked_fill(blank, -1),
+            second.masked_fill(blank, 0),
         )
+        return torch.stack(parts, -1)
 
     def easy(self, problems: Problems) -> Bool[Tensor, " B"]:
         """Which puzzles need no more than one clue at a time (`deduced`)."""
@@ -252,9 +272,10 @@ class Zebra:
     def correct(self, problems: Problems, x: Int[Tensor, "B L"]) -> Bool[Tensor, " B"]:
         """Whether each row keeps its clues and its answer is an arrangement in which all of them hold."""
         kept = (~problems.canvas.fixed | (x == problems.canvas.x)).all(-1)
-        answer = x[:, WIDTH * self.slots :].reshape(-1, self.houses, self.attributes).transpose(1, 2)
+        answer = x[:, self.is_answer].reshape(-1, self.houses, self.attributes).transpose(1, 2)
         named = (answer.sort(-1).values == torch.arange(self.size).view(self.attributes, self.houses)).all(-1).all(-1)
         house = answer.flatten(1).clamp(max=self.size - 1).argsort(-1) % self.houses  # of each value, where all differ
+        house = torch.cat([house, torch.arange(self.houses).expand(len(house), -1)], 1)
         at, relation, other = self.clues(problems.canvas.x).unbind(-1)
         everything = torch.ones(1, self.houses, self.houses, dtype=torch.bool)
         tables = torch.cat([allowed(self.houses), everything])
@@ -266,10 +287,11 @@ class Zebra:
         shown = [self.tokenizer.decode([i]) or "?" for i in row.tolist()]
         prompt, answer = shown[: WIDTH * self.slots], shown[WIDTH * self.slots :]
         clues = ("".join(prompt[i : i + WIDTH]) for i in range(0, len(prompt), WIDTH))
-        houses = ("".join(answer[i : i + self.attributes]) for i in range(0, self.size, self.attributes))
-        return f"{' '.join(c for c in clues if c != BLANK * WIDTH)}\n" + " | ".join(houses)
+        width = self.attributes + 1
+        houses = ("".join(answer[i : i + width]) for i in range(0, self.names, width))
+        return f"{' '.join(c for c in clues if c != BLANK * WIDTH)}\n" + " ".join(houses)
 
-    def _answers(self, noise: Noise) -> tuple[Int[Tensor, "T E"], Int[Tensor, "H E"]]:
+    def _answers(self, noise: Noise) -> tuple[Int[Tensor, "T N"], Int[Tensor, "H N"]]:
         """Arrangements of training and of held-out rows: seven eighths and one eighth of all."""
         every = arrangements(self.houses, self.attributes)
         order = noise.at("answers").uniform(torch.arange(len(every))).argsort(stable=True)
@@ -293,19 +315,23 @@ class Zebra:
             table.append(known[[*clues, *more]].tolist() + [[0, -1, 0]] * (self.slots - len(clues) - room))
         return torch.tensor(table)
 
-    def _rows(self, clues: Int[Tensor, "S K 3"], answers: Int[Tensor, "A E"], noise: Noise) -> Int[Tensor, "S L"]:
+    def _rows(self, clues: Int[Tensor, "S K 3"], answers: Int[Tensor, "A N"], noise: Noise) -> Int[Tensor, "S L"]:
         """Rows of clue sets: values named so that an answer drawn from `answers` is right, clues shuffled."""
         rows = torch.arange(len(clues))
-        chosen = answers[(noise.uniform(rows, 0) * len(answers)).long()]
+        chosen = answers[(noise.uniform(rows, 0) * len(answers)).long(), : self.size]
         value_in = chosen.reshape(-1, self.attributes, self.houses).argsort(-1)  # (S, attribute, house)
         value_in = value_in + torch.arange(0, self.size, self.houses)[:, None]
         x, relation, y = clues.unbind(-1)
-        first, second = (value_in.flatten(1).gather(1, side) for side in (x, y))
+        numbers = torch.arange(self.size, self.names).expand(len(rows), -1)
+        renamed = torch.cat([value_in.flatten(1), numbers], 1)
+        first, second = (renamed.gather(1, side) for side in (x, y))
         swap = (noise.uniform(rows[:, None], 1, torch.arange(self.slots)) < 0.5) & torch.isin(relation, SYMMETRIC)
-        blank = torch.full_like(x, self.size + len(RELATIONS))
+        swap = swap & (y < self.size)
+        blank = torch.full_like(x, self.names + len(RELATIONS))
         left, right = torch.where(swap, second, first), torch.where(swap, first, second)
-        tokens = [left, relation + self.size, torch.where(relation == AT_AN_END, blank, right)]
+        tokens = [left, relation + self.names, torch.where(relation == AT_AN_END, blank, right)]
         written = torch.stack([torch.where(relation < 0, blank, t) for t in tokens], -1)
         order = (noise.uniform(rows[:, None], 2, torch.arange(self.slots)) + 2 * (relation < 0)).argsort(-1)
         written = written.gather(1, order[..., None].expand(-1, -1, WIDTH))
-        return torch.cat([written.flatten(1), value_in.transpose(1, 2).flatten(1)], 1)
+        answer = torch.cat([numbers[..., None], value_in.transpose(1, 2)], -1)  # (S, house, number and attributes)
+        return torch.cat([written.flatten(1), answer.flatten(1)], 1)
