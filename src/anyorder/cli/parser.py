@@ -59,9 +59,9 @@ class Parser(argparse.ArgumentParser):
         return f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
 
 
-def add_sampling(parser: Parser) -> None:
-    """The options that `sample` and `infill` share."""
-    parser.add_argument("--n", type=int, default=1, metavar="N", help="samples to write (default 1)")
+def add_sampling(parser: Parser, *, n: int = 1) -> None:
+    """The options that the writing commands share; `n` samples by default."""
+    parser.add_argument("--n", type=int, default=n, metavar="N", help=f"samples to write (default {n})")
     parser.add_argument("--sampler", metavar="NAME", help="see anyorder methods (default first-hitting, ARM causal)")
     parser.add_argument("--steps", type=int, metavar="K", help="steps of a sampler that takes a number of them")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 greedy, 1 the model's law")
