@@ -17,8 +17,10 @@ from torch import Tensor
 from anyorder.core.categorical import lattice_gumbel_law, truncated_gumbel_law
 from anyorder.core.noise import Noise
 from anyorder.studies import Check, Findings
-from anyorder.studies.numerics_draws import Cost, Drawn, Written, costs, joint_draws, our_draws, written_by
+from anyorder.studies.numerics_draws import Cost, Drawn, coarse_draws, costs, our_draws
+from anyorder.studies.numerics_faulty import JointGumbel, PlainGumbel, lattice_law, lattice_run
 from anyorder.studies.numerics_plot import Line, line_plot
+from anyorder.studies.numerics_trained import Way, Written, written_by
 
 VOCAB = 50257
 EXPONENTS = (1.0, 1.5, 2.5)
@@ -173,25 +175,29 @@ def study(*, quick: bool = False, run: Path | None = None, seed: int = 0) -> Fin
 
 
 def simulate(*, quick: bool, noise: Noise) -> list[Drawn]:
-    """Runs on Zipf laws of 512 tokens: joint draws of 16 bits beside their law, and our sampler."""
+    """Runs on Zipf laws of 512 tokens: draws with coarse noise beside their laws, and our sampler."""
     positions = 8192 if quick else 16_384
     found = []
     for a in EXPONENTS[:1] if quick else EXPONENTS:
         law = zipf(a, SMALL_VOCAB)
-        after = run_law(law, SMALL_STEPS, bits=SMALL_BITS)
-        found.append(
-            joint_draws(
-                law,
-                after,
-                a=a,
-                num_steps=SMALL_STEPS,
-                bits=SMALL_BITS,
-                positions=positions,
-                noise=noise.at("joint"),
-            )
-        )
+        coarse = low_precision(law, dtypes=("bfloat16",) if quick else ("float16", "bfloat16"))
+        joint = JointGumbel(SMALL_STEPS, SMALL_BITS)
+        for sampler, after in [(joint, run_law(law, SMALL_STEPS, bits=SMALL_BITS)), *coarse]:
+            stream = noise.at("joint") if sampler.bits == SMALL_BITS else noise.at("low").at(type(sampler).__name__)
+            found.append(coarse_draws(sampler, law, after=after, a=a, positions=positions, noise=stream))
         for n in (64, 1024) if quick else (64, 1024, 10_000):
             found.append(our_draws(law, a=a, num_steps=n, positions=positions // 2, noise=noise.at("ours")))
+    return found
+
+
+def low_precision(
+    law: Float[Tensor, " V"], *, dtypes: Sequence[str]
+) -> list[tuple[JointGumbel | PlainGumbel, Float[Tensor, " V"]]]:
+    """Runs with noise of half-precision dtypes, joint and with positions settled first, each with its exact law."""
+    found: list[tuple[JointGumbel | PlainGumbel, Float[Tensor, " V"]]] = []
+    for bits in (BITS[dtype] for dtype in dtypes):
+        found.append((JointGumbel(SMALL_STEPS, bits), lattice_run(law, SMALL_STEPS, bits=bits)))
+        found.append((PlainGumbel(SMALL_STEPS, bits), lattice_law(law, bits=bits)))
     return found
 
 
@@ -202,13 +208,22 @@ def checks(
     by = {(x.a, x.num_steps): (x.reveal, x.step, x.tau) for x in table}
     off = max(abs(got / want - 1) for key in REFERENCE for got, want in zip(by[key], REFERENCE[key]))
     off_low = max(abs(low[key] / want - 1) for key, want in REFERENCE_NOISE.items())
-    joint, ours = [x for x in drawn if x.sampler == "joint"], [x for x in drawn if x.sampler == "ours"]
+    ours = [x for x in drawn if x.sampler == "ours"]
+    joint = [x for x in drawn if x.sampler == f"joint, {SMALL_BITS} bits"]
+    low_noise = [x for x in drawn if x not in ours and x not in joint]
     us = {x.draw: x.noise_given for x in cost}
     values = [
         ("first step against the reference, worst relative error", off, "<= 0.01", off <= 0.01),
         ("float32, float16, bfloat16 noise against the reference", off_low, "<= 0.01", off_low <= 0.01),
         ("joint draws follow their law, least p", p := min(x.p_law for x in joint), "> 1e-4", p > 1e-4),
         ("joint Zipf(1) draws follow the model, p", p := joint[0].p_model, "< 1e-6", p < 1e-6),
+        ("half-precision draws follow their law, least p", p := min(x.p_law for x in low_noise), "> 1e-4", p > 1e-4),
+        (
+            "half-precision draws follow the model, most p",
+            p := max(x.p_model for x in low_noise),
+            "< 1e-6",
+            p < 1e-6,
+        ),
         ("our draws follow the model, least p", p := min(x.p_model for x in ours), "> 1e-4", p > 1e-4),
         ("float64 joint draw / our draw, time without noise", r := us["joint float64"] / us["ours"], ">= 3", r >= 3),
     ]
@@ -231,19 +246,21 @@ def show(
         "Plain Gumbel-max, no mask class, with uniforms of a dtype: entropy in nats.",
         _lines(f"a|exact|{'|'.join(BITS)}|reference", [_noise_row(a, low) for a in EXPONENTS]),
         f"Simulated runs, Zipf(a), {SMALL_VOCAB} tokens; p: chi-square over octaves, TV: distance to the model.\n"
-        f"Joint with {SMALL_BITS}-bit noise, which loses in {SMALL_STEPS} steps what float32 loses in {same}.",
+        f"Joint with {SMALL_BITS}-bit noise, which loses in {SMALL_STEPS} steps what float32 loses in {same},\n"
+        "and with the bits of float16 (11) and bfloat16 (8). Plain: positions settled first, Gumbel-max over tokens.",
         _lines("draw|a|N|positions|entropy|p (its law)|p (model)|TV|TV of its law", [_drawn_row(x) for x in drawn]),
         f"One draw from {VOCAB} logits: microseconds per position, and over ours, with its noise and without.",
         _lines("draw|with noise|ratio|without|ratio", [_cost_row(x, cost[-1]) for x in cost]),
     ]
     if written:
-        parts.append(
-            "A trained model: entropy (nats) of its first prediction and of what step one draws, by closed form;\n"
-            "unigram entropy of its samples, mean over rows and its standard error."
-        )
-        parts.append(
-            _lines("N|predicted|drawn|rows|exact|joint float32|difference", [_written_row(x) for x in written])
-        )
+        judge = written[0].judge
+        read = f"generative perplexity under {judge}" if judge else "no perplexity, as no twin lies beside the model"
+        parts += [
+            "A trained model: entropy (nats) of its first prediction, and of what step one draws in float32 by law.",
+            _lines("N|predicted|drawn", [[str(x.num_steps), f"{x.before:.4f}", f"{x.after:.4f}"] for x in written]),
+            f"Its samples, {written[0].rows} each way: unigram entropy and {read}; ± standard error.",
+            _lines("N|draws|entropy|gen-PPL", [row for x in written for row in _written_rows(x)]),
+        ]
     return "\n\n".join(parts)
 
 
@@ -270,10 +287,13 @@ def _cost_row(x: Cost, ours: Cost) -> list[str]:
     return [x.draw, *whole, f"{x.noise_given:.1f}", f"{x.noise_given / ours.noise_given:.2f}"]
 
 
-def _written_row(x: Written) -> list[str]:
-    both = [f"{x.exact:.4f} ± {x.exact_error:.4f}", f"{x.joint:.4f} ± {x.joint_error:.4f}"]
-    first = [f"{x.before:.4f}", f"{x.after:.4f}"]
-    return [str(x.num_steps), *first, str(x.rows), *both, f"{x.joint - x.exact:+.4f}"]
+def _written_rows(x: Written) -> list[list[str]]:
+    ways = {"exact": x.exact, "joint float32": x.joint, "joint float16": x.half}
+    return [[str(x.num_steps), name, f"{w.entropy:.4f} ± {w.entropy_error:.4f}", _ppl(w)] for name, w in ways.items()]
+
+
+def _ppl(way: Way) -> str:
+    return "-" if way.gen_ppl is None else f"{way.gen_ppl:.1f} ± {way.gen_ppl_error:.1f}"
 
 
 def _lines(heading: str, rows: Sequence[Sequence[str]]) -> str:

@@ -21,6 +21,7 @@ from anyorder.studies.numerics_faulty import JointGumbel, PlainGumbel
 from anyorder.testing.laws import chi_square_p, total_variation
 from anyorder.testing.oracle import vocab_of
 
+
 @dataclass(frozen=True)
 class Drawn:
     """Tokens of a simulated run on a Zipf(a) law.
@@ -68,34 +69,19 @@ class Same:
         return self.law.log().float().expand(int(at.sum()), -1)
 
 
-def joint_draws(
+def coarse_draws(
+    sampler: JointGumbel | PlainGumbel,
     law: Float[Tensor, " V"],
-    after: Float[Tensor, " V"],
     *,
+    after: Float[Tensor, " V"],
     a: float,
-    num_steps: int,
-    bits: int,
     positions: int,
     noise: Noise,
 ) -> Drawn:
-    """A run of `JointGumbel`, compared with its law `after` and with the denoiser's."""
-    counts = _counts(JointGumbel(num_steps, bits), law, positions, noise)
-    return _drawn(f"joint, {bits} bits", counts, law, after / after.sum(), a=a, num_steps=num_steps)
-
-
-def plain_draws(
-    law: Float[Tensor, " V"],
-    after: Float[Tensor, " V"],
-    *,
-    a: float,
-    num_steps: int,
-    bits: int,
-    positions: int,
-    noise: Noise,
-) -> Drawn:
-    """A run of `PlainGumbel`, compared with its law `after` and with the denoiser's."""
-    counts = _counts(PlainGumbel(num_steps, bits), law, positions, noise)
-    return _drawn(f"plain, {bits} bits", counts, law, after / after.sum(), a=a, num_steps=num_steps)
+    """A run of a sampler whose noise is too coarse, compared with its law `after` and with the denoiser's."""
+    counts = _counts(sampler, law, positions, noise)
+    name = f"{'joint' if isinstance(sampler, JointGumbel) else 'plain'}, {sampler.bits} bits"
+    return _drawn(name, counts, law, after / after.sum(), a=a, num_steps=sampler.num_steps)
 
 
 def our_draws(law: Float[Tensor, " V"], *, a: float, num_steps: int, positions: int, noise: Noise) -> Drawn:
