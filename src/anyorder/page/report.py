@@ -1,4 +1,4 @@
-"""The run's page: `report.html`, one self-contained file that shows what a run learned, wrote and cost.
+"""Pages that play what was written: one self-contained file that shows what a run learned, wrote and cost, or a trace.
 
 The caller fills a `ReportData`; the parts in `parts/` (HTML, CSS, JavaScript) are inlined with it into one file that
 asks nothing of the network. Text of the run enters as JSON and reaches the page as text nodes only: any text is safe.
@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,6 +59,9 @@ class Curve(BaseModel, frozen=True, extra="forbid"):
     final_stderr: Error | None = None
 
 
+Event = tuple[NonNegativeInt, NonNegativeInt, Text | None, FiniteFloat]
+
+
 class Trace(BaseModel, frozen=True, extra="forbid"):
     """One text or board, and the order in which its tokens were written.
 
@@ -65,7 +69,10 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
         kind: which model or task wrote it.
         sampler: the sampler's name.
         tokens: the text of each position; `readable` turns raw bytes into such text.
-        order: the step (from 0) at which each position was written; -1 for what was given.
+        order: the step (from 0) at which each position was last written; -1 for what was given.
+        events: (step, position, token or None, logp) in the order of steps, for a sampler that changes its mind: None
+            is a token taken back. Empty: each position was written once.
+        clock: what the numbers of steps count.
         logp: natural log-probability of each written token under the law it was drawn from; ignored where given.
         prompt: a sentence about what was given.
         nfe: network passes.
@@ -90,6 +97,8 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
     wrong: Sequence[NonNegativeInt] = ()
     note: Text = ""
     group: Text = ""
+    events: Sequence[Event] = ()
+    clock: Literal["step", "pass"] = "step"
 
     @model_validator(mode="after")
     def _one_entry_per_token(self) -> "Trace":
@@ -103,6 +112,17 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"trace.grid={self.grid}: must divide the number of tokens, {n}; leave it out for text")
         if any(i >= n for i in self.wrong):
             raise ValueError(f"trace.wrong={max(self.wrong)}: must be a position below {n}")
+        return self
+
+    @model_validator(mode="after")
+    def _events_lead_to_the_tokens(self) -> "Trace":
+        last = {position: (token, step) for step, position, token, _ in self.events}
+        if self.events and last != {i: (self.tokens[i], at) for i, at in enumerate(self.order) if at >= 0}:
+            raise ValueError("trace.events: must end with what tokens and order say of every position that was written")
+        if any(a[0] > b[0] for a, b in pairwise(self.events)):
+            raise ValueError("trace.events: must be in the order of steps")
+        if any(logp > 1e-6 for _, _, _, logp in self.events):
+            raise ValueError("trace.events: log-probabilities must be <= 0; give natural ones")
         return self
 
     @property
@@ -162,23 +182,33 @@ class Act(BaseModel, frozen=True, extra="forbid"):
 
 
 class MadeWith(BaseModel, frozen=True, extra="forbid"):
-    """What made the page; `seconds` is the wall time of the run."""
+    """What made the page; `seconds` is the wall time of the run, `facts` are more names and values to show."""
 
     version: Text
     commit: Text = ""
-    command: Text
-    machine: Text
-    seconds: Error
+    command: Text = ""
+    machine: Text = ""
+    seconds: Error | None = None
+    facts: Sequence[tuple[Text, Text]] = ()
 
 
 class ReportData(BaseModel, frozen=True, extra="forbid"):
-    """Everything the page shows. `caveat` says what not to conclude from it; `config` is YAML text."""
+    """Everything the page shows.
 
+    Args:
+        kind: a page of a trace begins with its samples.
+        caveat: what not to conclude from it.
+        config: YAML text.
+        records: a trace file (`trace.file`) that the page carries.
+    """
+
+    kind: Literal["run report", "trace"] = "run report"
     title: Text
     subtitle: Text = ""
     caveat: Text = ""
     made_with: MadeWith
     config: Text = ""
+    records: Text = ""
     acts: Annotated[Sequence[Act], Field(min_length=1)]
 
 

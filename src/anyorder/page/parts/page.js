@@ -15,18 +15,31 @@ function startTheme() {
   document.getElementById("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 }
 
+// The page carries the record it shows; this saves it as a file.
+function recordLink() {
+  return el("a", { href: `data:application/jsonl;charset=utf-8,${encodeURIComponent(data.records)}`, download: "trace.jsonl" }, "save as trace.jsonl");
+}
+
 function fillHeader() {
+  document.getElementById("kind").textContent = data.kind;
   document.getElementById("title").textContent = data.title;
   document.getElementById("subtitle").textContent = data.subtitle;
   const made = data.made_with;
-  const facts = [["Command", el("code", {}, made.command)], ["Took", duration(made.seconds)], ["Machine", made.machine], ["Version", made.version + (made.commit ? ` (${made.commit})` : "")]];
+  const facts = [["Command", made.command && el("code", {}, made.command)], ["Took", made.seconds !== null && duration(made.seconds)], ["Machine", made.machine], ...made.facts, ["Version", made.version + (made.commit ? ` (${made.commit})` : "")], ["Record", data.records && recordLink()]].filter(([, value]) => value);
   document.getElementById("made").append(...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   document.getElementById("foot").textContent = `Made by anyorder ${made.version}. This file is complete in itself: it loads nothing from the network.`;
   if (data.caveat) document.getElementById("main").prepend(el("aside", { class: "caveat", "aria-label": "A word of caution" }, el("p", {}, data.caveat)));
 }
 
+// A trace begins with what was written; a report with how to read it.
+function fillGuide() {
+  document.querySelectorAll("[data-for]").forEach((part) => (part.hidden = part.dataset.for !== data.kind));
+  if (data.kind === "trace") document.getElementById("acts").after(document.getElementById("guide"));
+}
+
 function fillContents() {
-  const links = [["#guide", "How to read it"], ...data.acts.map((act, i) => [`#act-${i + 1}`, act.title || act.name])];
+  const links = data.acts.map((act, i) => [`#act-${i + 1}`, act.title || act.name]);
+  links.splice(data.kind === "trace" ? links.length : 0, 0, ["#guide", "How to read it"]);
   if (data.config) links.push(["#config", "Configuration"]);
   document.getElementById("contents").append(...links.map(([href, text]) => el("a", { href }, text)));
 }
@@ -99,7 +112,7 @@ function makeAct(act, index) {
   const id = `act-${index + 1}`;
   const plots = [...curvePlots(act.curves), ...(act.z_curve.length ? [zPlot(act.z_curve)] : [])];
   return el("section", { class: "act", id, "aria-labelledby": `${id}-title` },
-    el("p", { class: "eyebrow" }, data.acts.length > 1 ? `Part ${index + 1} of ${data.acts.length}` : act.name),
+    data.kind === "trace" ? null : el("p", { class: "eyebrow" }, data.acts.length > 1 ? `Part ${index + 1} of ${data.acts.length}` : act.name),
     el("h2", { id: `${id}-title` }, act.title || act.name),
     el("p", { class: "summary" }, act.summary),
     act.samples.length ? makeSamples(act.samples) : null,
@@ -117,6 +130,7 @@ function fillConfig() {
 
 startTheme();
 fillHeader();
+fillGuide();
 fillContents();
 document.getElementById("acts").append(...data.acts.map(makeAct));
 fillConfig();

@@ -46,25 +46,28 @@ function segmented(label, options, chosen, onPick) {
 function makeKey(traces) {
   const scales = COLOURS.filter(([name]) => name !== "plain").map(([name, , low, high]) => el("span", { class: `scale for-${name}` }, low, el("i", { class: `ramp ${name}` }), high));
   const given = traces.some((trace) => trace.order.includes(-1)) ? el("span", { class: "sign" }, el("i", { class: "token given" }, "abc"), "given") : null;
-  const wrong = traces.some((trace) => trace.wrong.length) ? el("span", { class: "sign" }, el("i", { class: "token written wrong" }, "abc"), "mistake") : null;
+  const sign = (name, text) => el("span", { class: "sign" }, el("i", { class: `token written ${name}` }, "abc"), text);
+  const wrong = traces.some((trace) => trace.wrong.length) ? sign("wrong", "mistake") : null;
+  const back = traces.some((trace) => trace.events.some(([, , piece]) => piece === null)) ? sign("hidden back", "just taken back") : null;
+  const again = traces.some((trace) => historiesOf(trace).some((history) => history.length > 1)) ? sign("again", "written anew") : null;
   const wide = traces.some((trace) => !trace.grid) ? "still masked; drawn as wide as what will stand there, which the model does not know" : "still masked";
-  return el("div", { class: "key" }, ...scales, given, wrong, el("span", { class: "sign" }, el("i", { class: "token written hidden" }, "abc"), wide));
+  return el("div", { class: "key" }, ...scales, given, wrong, back, again, el("span", { class: "sign" }, el("i", { class: "token written hidden" }, "abc"), wide));
 }
 
-function makeControls(clock, steps, setColour, colour) {
+function makeControls(clock, steps, unit, setColour, colour) {
   const icon = svg("path", { fill: "currentColor" });
   const name = el("span", {}, "Play");
   const play = el("button", { type: "button", class: "play", onclick: clock.toggle }, svg("svg", { viewBox: "0 0 16 16", width: 14, height: 14, "aria-hidden": "true" }, icon), name);
-  const slider = el("input", { type: "range", min: 0, max: steps, step: 1, "aria-label": "Step", oninput: () => clock.seek(Number(slider.value)) });
+  const slider = el("input", { type: "range", min: 0, max: steps, step: 1, "aria-label": unit === "pass" ? "Pass" : "Step", oninput: () => clock.seek(Number(slider.value)) });
   const counter = el("output", { class: "counter" });
   const speed = el("select", { "aria-label": "Speed", onchange: () => (clock.speed = Number(speed.value)) }, ...SPEEDS.map((x) => el("option", { value: x, selected: x === 1 }, `${x}\u00d7`)));
   const jump = (text, label, by) => el("button", { type: "button", class: "ghost jump", "aria-label": label, onclick: () => clock.seek(clock.step + by) }, text);
-  const root = el("div", { class: "controls" }, play, el("span", { class: "jumps" }, jump("\u2039", "One step back", -1), jump("\u203a", "One step on", 1)), slider, counter, speed, segmented("Colour of the tokens", COLOURS, colour, setColour));
+  const root = el("div", { class: "controls" }, play, el("span", { class: "jumps" }, jump("\u2039", `One ${unit} back`, -1), jump("\u203a", `One ${unit} on`, 1)), slider, counter, speed, segmented("Colour of the tokens", COLOURS, colour, setColour));
   const update = () => {
     slider.value = clock.step;
     slider.style.setProperty("--done", `${(100 * clock.step) / steps}%`);
-    slider.setAttribute("aria-valuetext", `step ${clock.step} of ${steps}`);
-    counter.replaceChildren(el("b", {}, String(clock.step)), ` / ${steps}`);
+    slider.setAttribute("aria-valuetext", `${unit} ${clock.step} of ${steps}`);
+    counter.replaceChildren(unit === "pass" ? "pass " : "", el("b", {}, String(clock.step)), ` / ${steps}`);
     icon.setAttribute("d", clock.playing ? "M3 2h4v12H3zM9 2h4v12H9z" : "M3.5 1.5l10.5 6.5-10.5 6.5z");
     name.textContent = clock.playing ? "Pause" : clock.step >= steps ? "Replay" : "Play";
   };
@@ -79,7 +82,7 @@ function makePlayer(traces, colour) {
     panes.forEach((pane) => pane.show(Math.min(clock.step, pane.steps)));
     controls.update();
   });
-  const controls = makeControls(clock, steps, (name) => (root.dataset.colour = name), colour);
+  const controls = makeControls(clock, steps, traces[0].clock, (name) => (root.dataset.colour = name), colour);
   const boards = traces.every((trace) => trace.grid);
   root.append(controls.root, el("div", { class: `panes ${boards ? "boards" : ""}`, "--panes": panes.length }, ...panes.map((pane) => pane.root)), makeKey(traces));
   root.addEventListener("keydown", (event) => {
