@@ -42,7 +42,7 @@ def test_many_rows_are_written_a_few_at_a_time_without_changing_one(
     mdm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = mdm.sample(n=5, length=8)
-    monkeypatch.setattr("anyorder.api.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("anyorder.api.scoring.ROWS_AT_ONCE", 2)
     assert [g.tokens for g in mdm.sample(n=5, length=8)] == [g.tokens for g in whole]
 
 
@@ -144,7 +144,7 @@ def test_every_window_of_every_text_has_draws_of_its_own(mdm: LanguageModel, mon
     assert one.nats != same_text.nats
     two = mdm.score([2 * window], draws=8)[0]
     assert abs(two.nats - 2 * one.nats) > 1e-3
-    monkeypatch.setattr("anyorder.api.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("anyorder.api.scoring.ROWS_AT_ONCE", 1)
     assert mdm.score([2 * window], draws=8)[0].nats == pytest.approx(two.nats, abs=1e-4)
 
 

@@ -3,15 +3,18 @@
 import argparse
 import dataclasses
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyorder.cli.parser import Parser, add_model, add_sampling
 from anyorder.cli.show import finish, plus_minus, safe, table
+from anyorder.cli.trace import add_trace, write_traced
 
 if TYPE_CHECKING:
     from anyorder.api import GAP, Generation
+    from anyorder.cli.trace import Keep
 
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 MARK = re.compile(r"\[\[(-?\d+)\]\]")
@@ -20,10 +23,11 @@ MARK = re.compile(r"\[\[(-?\d+)\]\]")
 def sample(args: list[str]) -> None:
     parser = Parser(
         "sample",
-        usage="RUN [--prompt TEXT] [--n N] [--length L] [--sampler NAME] [--steps K] [--seed S] ...",
+        usage="RUN [--prompt TEXT] [--n N] [--length L] [--sampler NAME] [--steps K] [--trace FILE] ...",
         about="Let a model write. In a prompt, \\n is a new line, \\t a tab and \\\\ a backslash.",
         example='  anyorder sample runs/quickstart --prompt "def main" --n 2\n'
-        "  anyorder sample runs/quickstart --sampler top-prob --steps 32 --temperature 0.8",
+        "  anyorder sample runs/quickstart --sampler top-prob --steps 32 --temperature 0.8\n"
+        "  anyorder sample runs/quickstart --sampler remdm-conf --compare ancestral --trace both.html",
     )
     add_model(parser)
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what every sample begins with (default nothing)")
@@ -31,29 +35,35 @@ def sample(args: list[str]) -> None:
         "--length", type=int, metavar="L", help="tokens of a row, prompt included (default the model's)"
     )
     add_sampling(parser)
+    add_trace(parser)
     found = parser.parse(args)
     from anyorder.api import load
 
     model = load(found.run, dtype=found.dtype, device=found.device)
-    made = model.sample(
-        typed(found.prompt),
-        n=found.n,
-        length=found.length,
-        sampler=found.sampler,
-        num_steps=found.steps,
-        temperature=found.temperature,
-        top_k=found.top_k,
-        top_p=found.top_p,
-        block=found.block,
-        seed=found.seed,
-    )
+
+    def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
+        return model.sample(
+            typed(found.prompt),
+            n=found.n,
+            length=found.length,
+            sampler=sampler,
+            num_steps=num_steps,
+            temperature=found.temperature,
+            top_k=found.top_k,
+            top_p=found.top_p,
+            block=found.block,
+            seed=found.seed,
+            on_record=keep,
+        )
+
+    made = write_traced(write, found, command=shlex.join(["anyorder", "sample", *args]))
     _written(made, found, kind=model.kind)
 
 
 def infill(args: list[str]) -> None:
     parser = Parser(
         "infill",
-        usage="RUN TEXT [--n N] [--sampler NAME] [--steps K] [--seed S] ...",
+        usage="RUN TEXT [--n N] [--sampler NAME] [--steps K] [--trace FILE] ...",
         about="Let a model fill gaps. [[n]] in the text is a gap of n tokens; several are allowed.\n"
         "\\n is a new line, \\t a tab and \\\\ a backslash.",
         example='  anyorder infill runs/quickstart "def add(a, b):\\n    return [[4]]"',
@@ -61,22 +71,28 @@ def infill(args: list[str]) -> None:
     add_model(parser)
     parser.add_argument("text", metavar="TEXT", help="text with gaps [[n]]")
     add_sampling(parser)
+    add_trace(parser)
     found = parser.parse(args)
     from anyorder.api import load
 
     parts = parts_of(typed(found.text))
     model = load(found.run, dtype=found.dtype, device=found.device)
-    made = model.infill(
-        parts,
-        n=found.n,
-        sampler=found.sampler,
-        num_steps=found.steps,
-        temperature=found.temperature,
-        top_k=found.top_k,
-        top_p=found.top_p,
-        block=found.block,
-        seed=found.seed,
-    )
+
+    def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
+        return model.infill(
+            parts,
+            n=found.n,
+            sampler=sampler,
+            num_steps=num_steps,
+            temperature=found.temperature,
+            top_k=found.top_k,
+            top_p=found.top_p,
+            block=found.block,
+            seed=found.seed,
+            on_record=keep,
+        )
+
+    made = write_traced(write, found, command=shlex.join(["anyorder", "infill", *args]))
     _written(made, found, kind=model.kind)
 
 
@@ -172,5 +188,9 @@ def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str) 
         per_token = g.logp / g.num_tokens
         figures = f"{g.num_tokens} tokens, {g.nfe} passes, log p {g.logp:.2f} nats ({per_token:.3f} per token)"
         blocks.append(f"--- {number}/{len(made)}  {kind.upper()} {g.sampler}: {figures}\n{safe(g.text)}")
-    payload = {"run": found.run, "kind": kind, "seed": found.seed, "samples": [dataclasses.asdict(g) for g in made]}
+    payload: dict[str, Any] = {"run": found.run, "kind": kind, "seed": found.seed}
+    payload["samples"] = [dataclasses.asdict(g) for g in made]
+    if found.trace is not None:
+        payload["trace"] = str(found.trace)
+        blocks.append(f"--- wrote {found.trace}: check it with anyorder replay {found.trace}")
     finish(payload, as_json=found.json, text="\n".join(blocks))

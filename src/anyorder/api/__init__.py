@@ -1,0 +1,6 @@
+"""The Python API: `load` a trained model; it writes (`sample`), fills gaps (`infill`) and measures text (`score`)."""
+
+from anyorder.api.model import LanguageModel, load
+from anyorder.api.values import GAP, Generation, Score
+
+__all__ = ["GAP", "Generation", "LanguageModel", "Score", "load"]

@@ -1,0 +1,96 @@
+"""What goes into the API and what comes out of it: gaps, written rows, scores."""
+
+import math
+from dataclasses import dataclass
+
+from anyorder.data.tokenizer import PLACEHOLDER
+
+
+@dataclass(frozen=True)
+class GAP:
+    """A gap of `num_tokens` tokens in `LanguageModel.infill`.
+
+    Raises:
+        ValueError: num_tokens < 1.
+    """
+
+    num_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.num_tokens < 1:
+            raise ValueError(f"GAP({self.num_tokens}): a gap has at least 1 token; leave it out for none")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One written row. Lists have one entry per position of the row, prompt included.
+
+    Args:
+        text: the row as text. `sample` cuts it before the first end-of-document token that a text model wrote (what
+            follows would be another document); `infill` and puzzles keep the whole row, in which that token is nothing.
+        tokens: ids.
+        pieces: text of each position; bytes that are no character by themselves read U+FFFD.
+        order: step (from 0) at which each position was written, -1 for what was given.
+        token_logp: log-probability of each written token given what was visible, under the law it was drawn from
+            (after temperature and truncation); nats, 0 for what was given.
+        logp: their sum, float64.
+        num_tokens: tokens written.
+        nfe: network passes this row took part in.
+        seconds: wall time of the batch that this row was written in.
+        sampler: what wrote it.
+    """
+
+    text: str
+    tokens: list[int]
+    pieces: list[str]
+    order: list[int]
+    token_logp: list[float]
+    logp: float
+    num_tokens: int
+    nfe: int
+    seconds: float
+    sampler: str
+
+    def at(self, step: int) -> str:
+        """The row as it stood after `step` steps: ░ where nothing was written yet."""
+        return "".join(p if when < step else PLACEHOLDER for p, when in zip(self.pieces, self.order, strict=True))
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text: its negative log-likelihood (ARM), or an upper bound on it (MDM).
+
+    Args:
+        nats: of the whole text.
+        stderr: Monte-Carlo standard error of `nats`; 0 for an ARM, whose value is exact.
+        num_tokens, num_bytes: of the text; no end-of-document token is added.
+        estimator: the function of `anyorder.likelihood` that made it.
+        draws: masked copies of each window; 1 for an ARM.
+        nfe: rows sent through the network.
+        windows: pieces of at most the model's length; each is scored on its own, without the text before it.
+    """
+
+    nats: float
+    stderr: float
+    num_tokens: int
+    num_bytes: int
+    estimator: str
+    draws: int
+    nfe: int
+    windows: int
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.num_tokens
+
+    @property
+    def nats_per_token_stderr(self) -> float:
+        return self.stderr / self.num_tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / self.num_bytes / math.log(2)
+
+    @property
+    def bits_per_byte_stderr(self) -> float:
+        return self.stderr / self.num_bytes / math.log(2)
