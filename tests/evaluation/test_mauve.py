@@ -1,10 +1,9 @@
 """MAUVE: refusals, and where its library is installed, its two ends."""
 
-import json
-
 import pytest
 import torch
 
+from anyorder.api import load
 from anyorder.cli.main import main
 from anyorder.core.noise import Noise
 from anyorder.evaluation.mauve_score import check_mauve, mauve
@@ -35,12 +34,16 @@ def test_one_law_scores_high_and_two_far_ones_low():
 
 
 @pytest.mark.filterwarnings("default")
-def test_the_command_sets_samples_beside_held_out_text(tiny_runs, capsys):
+def test_the_command_sets_samples_beside_as_many_held_out_rows(tiny_runs, capsys, monkeypatch):
     pytest.importorskip("mauve")
-    words = ["--mauve", "--n", "100", "--length", "8", "--steps", "1"]
-    code = main(["quality", str(tiny_runs.mdm), *words, "--json"])
-    out, err = capsys.readouterr()
-    if code:  # the tiny run has fewer rows than that
-        assert "MAUVE compares with as many held-out rows as samples" in err
-    else:
-        assert 0 < json.loads(out.splitlines()[-1])["quality"][0]["mauve"] <= 1
+    words = ["quality", str(tiny_runs.mdm), "--mauve", "--n", "100", "--length", "8", "--steps", "1"]
+    real = torch.tensor([g.tokens for g in load(tiny_runs.arm).sample(n=100, length=8)])
+    monkeypatch.setattr("anyorder.studies.quality.held_out", lambda model, writing: real[:99])
+    assert main(words) == 2
+    assert "as many held-out rows as samples, and here are 99" in capsys.readouterr().err
+    monkeypatch.setattr("anyorder.studies.quality.held_out", lambda model, writing: real)
+    assert main(words) == 0
+    head, _, row, beside, *_ = capsys.readouterr().out.splitlines()
+    assert head.split()[-1] == "MAUVE"
+    assert 0 < float(row.split()[-1]) <= 1
+    assert beside.split()[-1] == "-"

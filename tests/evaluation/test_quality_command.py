@@ -9,6 +9,7 @@ import torch
 from anyorder.api import load
 from anyorder.cli.main import main
 from anyorder.evaluation.diversity import unigram_entropy
+from anyorder.evaluation.gen_ppl import documents
 
 SHORT = ["--n", "4", "--length", "12"]
 
@@ -42,16 +43,17 @@ def test_json_holds_the_figures_of_the_samples(tiny_runs, capsys):
     assert got["mauve"] is None
 
 
-def test_held_out_text_has_the_perplexity_that_score_finds(tiny_runs, capsys):
-    """Rows without an end of document are one text each."""
-    assert main(["quality", str(tiny_runs.arm), "--n", "3", "--length", "32", "--json"]) == 0
+def test_an_autoregressive_run_judges_itself_as_score_does(tiny_runs, capsys):
+    assert main(["quality", str(tiny_runs.arm), "--n", "6", "--length", "8", "--json"]) == 0
     (got,) = json.loads(capsys.readouterr().out.splitlines()[-1])["quality"]
     assert got["judge"] == got["sampling"]["model"] == str(tiny_runs.arm)
-    made = load(tiny_runs.arm).sample(n=3)
-    scores = load(tiny_runs.arm).score([g.text for g in made if g.text])
-    if all(len(g.text.encode()) == 32 for g in made):
-        nats, tokens = sum(s.nats for s in scores), sum(s.num_tokens for s in scores)
-        assert got["figures"]["gen_ppl"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+    model = load(tiny_runs.arm)
+    made = [documents(g.tokens, eos_id=model.model.vocab.eos_id) for g in model.sample(n=6, length=8)]
+    scores = model.score([model.tokenizer.decode(part) for parts in made for part in parts])
+    assert max(s.windows for s in scores) == 1
+    nats, tokens = sum(s.nats for s in scores), sum(s.num_tokens for s in scores)
+    assert got["figures"]["scored"] == tokens
+    assert got["figures"]["gen_ppl"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
 
 
 @pytest.mark.parametrize(
