@@ -14,7 +14,7 @@ from anyorder.core.noise import Noise
 from anyorder.studies.numerics import loss, matching_temperature, nats, run_law, zipf
 from anyorder.studies.numerics_draws import by_octave, coarse_draws
 from anyorder.studies.numerics_faulty import JointGumbel, PlainGumbel, lattice_law, lattice_run
-from anyorder.studies.numerics_plot import Line, line_plot
+from anyorder.studies.plot_svg import Line, line_plot
 
 
 @pytest.fixture(scope="module")

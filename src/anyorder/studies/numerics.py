@@ -19,8 +19,8 @@ from anyorder.core.noise import Noise
 from anyorder.studies import Check, Findings
 from anyorder.studies.numerics_draws import Cost, Drawn, coarse_draws, costs, our_draws
 from anyorder.studies.numerics_faulty import JointGumbel, PlainGumbel, lattice_law, lattice_run
-from anyorder.studies.numerics_plot import Line, line_plot
 from anyorder.studies.numerics_trained import Way, Written, written_by
+from anyorder.studies.plot_svg import Line, line_plot
 
 VOCAB = 50257
 EXPONENTS = (1.0, 1.5, 2.5)
