@@ -17,6 +17,7 @@ from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Vocab
 
 CHUNK = 1 << 22
+TINY = torch.finfo(torch.float64).tiny
 
 
 def vocab_of(size: int) -> Vocab:
@@ -29,7 +30,7 @@ def states_of(size: int, length: int) -> Int[Tensor, "S L"]:
     return torch.cartesian_prod(*[torch.arange(size)] * length).reshape(-1, length)
 
 
-def _normalised(mass: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+def normalised(mass: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
     """Log of the mass over its sum; uniform where the sum is 0."""
     total = mass.sum(-1, keepdim=True)
     return torch.where(total > 0, mass / total, 1.0 / mass.shape[-1]).log()
@@ -104,7 +105,7 @@ class Oracle:
         value = self.states.T[position]  # (N, S)
         own = seen[row, position][:, None] & (value != x[row, position][:, None])
         mass = torch.where(wrong[row] == own.to(wrong.dtype), self.table, 0.0)
-        return _normalised(mass.new_zeros(len(row), self.size).scatter_add(-1, value, mass))
+        return normalised(mass.new_zeros(len(row), self.size).scatter_add(-1, value, mass))
 
 
 @dataclass(frozen=True)
@@ -157,32 +158,42 @@ class MarkovOracle:
         return float(total)
 
     def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
-        return _normalised(self._marginals(canvas)[at])
-
-    def _marginals(self, canvas: Canvas) -> Float[Tensor, "B L V"]:
-        """Unnormalised law of each position given the visible tokens at the others."""
-        size = len(self.initial)
-        seen = (canvas.x != self.vocab.mask_id) & canvas.valid
-        token = torch.where(seen, canvas.x, 0)
-        evidence = torch.where(seen[..., None], torch.nn.functional.one_hot(token, size).double(), 1.0)  # (B, L, K)
-        start = torch.zeros_like(seen)
-        start[:, 0] = True
-        if canvas.segment is not None:
-            start[:, 1:] = canvas.segment[:, 1:] != canvas.segment[:, :-1]
-        before, after = [self.initial.expand(len(token), size)], [torch.ones_like(evidence[:, 0])]
-        for j in range(1, token.shape[1]):
-            onward = _scaled((before[-1] * evidence[:, j - 1]) @ self.transition)
-            before.append(torch.where(start[:, j, None], self.initial, onward))
-            k = token.shape[1] - j
-            back = _scaled((after[-1] * evidence[:, k]) @ self.transition.T)
-            after.append(torch.where(start[:, k, None], torch.ones_like(back), back))
-        return torch.stack(before, 1) * torch.stack(after[::-1], 1)
+        seen, token = seen_tokens(canvas, self.vocab)
+        evidence = torch.where(seen[..., None], torch.eye(len(self.initial), dtype=torch.float64)[token], 1.0)
+        return normalised(state_mass(self.initial, self.transition, evidence, segment=canvas.segment)[at])
 
 
-def _scaled(message: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """A message scaled to sum 1, so that long rows do not underflow; all-zero (impossible) messages stay."""
-    total = message.sum(-1, keepdim=True)
-    return message / torch.where(total > 0, total, 1.0)
+def seen_tokens(canvas: Canvas, vocab: Vocab) -> tuple[Bool[Tensor, "B L"], Int[Tensor, "B L"]]:
+    """Where a token can be read, and the tokens (0 where none can)."""
+    seen = (canvas.x != vocab.mask_id) & canvas.valid
+    return seen, torch.where(seen, canvas.x, 0)
+
+
+def state_mass(
+    initial: Float[Tensor, " S"],
+    transition: Float[Tensor, "S S"],
+    evidence: Float[Tensor, "B L S"],
+    *,
+    segment: Int[Tensor, "B L"] | None,
+) -> Float[Tensor, "B L S"]:
+    """Unnormalised law of a chain's state at each position given the evidence at the others, by forward-backward.
+
+    Args:
+        evidence: chance of what is seen at a position given its state; 1 where nothing is seen.
+        segment: a chain begins wherever it changes.
+    """
+    first = torch.stack([initial, torch.ones_like(initial)])[:, None]  # (2, 1, S): both directions in one loop
+    onward = torch.stack([transition, transition.T])
+    changed = None if segment is None else segment[:, 1:] != segment[:, :-1]
+    message = [first.expand(2, len(evidence), -1)]
+    for j, seen in enumerate(torch.stack([evidence, evidence.flip(1)]).unbind(2)[:-1]):
+        new = (message[-1] * seen) @ onward
+        new = new / new.sum(-1, keepdim=True).clamp(min=TINY)  # long rows do not underflow; impossible ones stay 0
+        if changed is not None:
+            new = torch.where(torch.stack([changed[:, j], changed[:, -1 - j]])[..., None], first, new)
+        message.append(new)
+    both = torch.stack(message, 2)
+    return both[0] * both[1].flip(1)
 
 
 @dataclass(frozen=True)
