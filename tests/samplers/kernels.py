@@ -14,7 +14,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas, Carry
 from anyorder.samplers.chances import count_log_prob, position_log_prob
 from anyorder.samplers.look import Look
-from anyorder.samplers.revise import Keep, ReMDM
+from anyorder.samplers.revise import ReMDM
 
 
 def output_law(sampler, model, length, *, most=1000):
@@ -30,7 +30,7 @@ def output_law(sampler, model, length, *, most=1000):
         for state, mass in states.items():
             now, before = unpack(state, canvas, carry, step)
             full = not bool(now.open(vocab).any())
-            if full and step >= sampler.revise.num_steps:
+            if full and step >= sampler.revise.num_steps and not before.more:
                 law[int((now.x[0] * place).sum())] += mass
                 continue
             for later, chance in transitions(sampler, model, now, before).items():
@@ -43,14 +43,15 @@ def output_law(sampler, model, length, *, most=1000):
 
 def key(canvas, carry):
     logp = () if carry.logp is None else tuple(carry.logp[0].tolist())
-    return tuple(canvas.x[0].tolist()), logp
+    return tuple(canvas.x[0].tolist()), logp, 0 if carry.more is None else int(carry.more)
 
 
 def unpack(state, canvas, carry, step):
-    x, logp = state
+    x, logp, more = state
     now = replace(canvas, x=torch.tensor([x]))
     logp = torch.tensor([logp], dtype=torch.float64) if logp else None
-    return now, Carry(step=torch.tensor([step]), start=carry.start, logp=logp)
+    more = None if carry.more is None else torch.tensor([more])
+    return now, Carry(step=torch.tensor([step]), start=carry.start, logp=logp, more=more)
 
 
 def transitions(sampler, model, canvas, carry):
@@ -58,14 +59,17 @@ def transitions(sampler, model, canvas, carry):
     out = defaultdict(float)
     spots = canvas.open(model.vocab)[0].nonzero().squeeze(-1).tolist()
     if sampler.order == "draw_first":
-        for tokens in itertools.product(range(model.vocab.size), repeat=len(spots)):
+        for tokens, again in itertools.product(every(model, len(spots)), redraws(sampler, model, canvas, carry)):
             for chosen in subsets(spots):
                 look = fresh(sampler, model, canvas, carry)
                 drawn = torch.tensor(tokens, dtype=torch.int64)
                 logp = sampler.token.law(look.logits).log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
+                own = look.logits.log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
                 look.__dict__["drawn"] = (drawn, logp)
-                mass = logp.sum() + where(sampler, look, chosen)
-                finish(out, sampler, look, chosen, dict(zip(spots, zip(tokens, logp.tolist()))), mass)
+                look.__dict__["redrawn"] = again
+                visible = sampler.token.law(look.logits_written).log_softmax(-1).gather(-1, again[:, None])
+                mass = logp.sum() + visible.sum() + where(sampler, look, chosen)
+                finish(out, sampler, look, chosen, dict(zip(spots, zip(tokens, own.tolist()))), mass)
         return out
     for chosen in subsets(spots):
         look = fresh(sampler, model, canvas, carry)
@@ -80,6 +84,16 @@ def transitions(sampler, model, canvas, carry):
     return out
 
 
+def every(model, count):
+    return itertools.product(range(model.vocab.size), repeat=count)
+
+
+def redraws(sampler, model, canvas, carry):
+    """All tokens that can be drawn anew at the visible positions."""
+    visible = int(fresh(sampler, model, canvas, carry).written.sum())
+    return [torch.tensor(tokens, dtype=torch.int64) for tokens in every(model, visible)]
+
+
 def finish(out, sampler, look, chosen, written, mass):
     """Write the chosen ones, and add every way in which tokens visible before go back."""
     if mass == -torch.inf:
@@ -90,25 +104,30 @@ def finish(out, sampler, look, chosen, written, mass):
         x[i] = written[i][0]
         if logp is not None:
             logp[i] = written[i][1]
-    for back, chance in taken_back(sampler, look):
-        after = x.clone()
-        after[back] = look.model.vocab.mask_id
+    for revised, chance in taken_back(sampler, look):
+        after = torch.where(look.written[0], revised, x)
         remembered = () if logp is None else tuple(logp.tolist())
-        out[tuple(after.tolist()), remembered] += float(torch.as_tensor(mass).exp()) * chance
+        more = 0
+        if look.carry.more is not None:
+            changed = bool((revised != look.canvas.x[0]).any())
+            left = int(look.left) - len(chosen)
+            more = (int(look.carry.more) - 1) * changed if int(look.left) == 0 else sampler.revise.extra * (left == 0)
+        out[tuple(after.tolist()), remembered, more] += float(torch.as_tensor(mass).exp()) * chance
 
 
 def taken_back(sampler, look):
-    if isinstance(sampler.revise, Keep):
-        return [([], 1.0)]
-    visible = look.written[0].nonzero().squeeze(-1).tolist()
+    """What can become of the tokens that were visible, with its chance."""
     if not isinstance(sampler.revise, ReMDM):  # follows from what was drawn
-        return [(sampler.revise(look)[0].nonzero().squeeze(-1).tolist(), 1.0)]
+        return [(sampler.revise(look)[0], 1.0)]
+    visible = look.written[0].nonzero().squeeze(-1).tolist()
     chance = sampler.revise.chance(look)[0]
     ways = []
     for back in subsets(visible):
         factors = [float(chance[i] if i in back else 1 - chance[i]) for i in visible]
-        ways.append((list(back), float(torch.tensor([1.0, *factors], dtype=torch.float64).prod())))
-    return [(back, mass) for back, mass in ways if mass > 0]
+        mass = float(torch.tensor([1.0, *factors], dtype=torch.float64).prod())
+        if mass > 0:
+            ways.append((torch.where(mask_of(look, back)[0], look.model.vocab.mask_id, look.canvas.x[0]), mass))
+    return ways
 
 
 def where(sampler, look, chosen):

@@ -94,7 +94,7 @@ def test_the_log_probabilities_of_all_steps_are_the_kernel_and_sum_to_one(name):
             assert float(chance.sum()) == pytest.approx(1.0, abs=1e-9)
             kernel = transitions(sampler, TABLE, canvas, carry)
             for y, p in zip(after.x.tolist(), chance.tolist()):
-                assert p == pytest.approx(kernel.get((tuple(y), ()), 0.0), abs=1e-9)
+                assert p == pytest.approx(kernel.get((tuple(y), (), 0), 0.0), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", [*SCORED, "causal", "blocks"])

@@ -67,6 +67,7 @@ def test_names_build_what_they_say():
 def test_exactness_is_derived_from_the_rules():
     assert {name for name, preset in PRESETS.items() if preset.exact} == {
         "first-hitting",
+        "llada-random",
         "top-prob",
         "margin",
         "entropy",

@@ -13,6 +13,7 @@ from anyorder.samplers.count import One, PerStep, Quota
 from anyorder.samplers.look import Look
 from anyorder.samplers.position import Confidence, HighestEntropy, Moment, Uniform
 from anyorder.samplers.presets import PRESETS, make_sampler
+from anyorder.samplers.scheduled import Scheduled, Shares
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask, start
 from anyorder.testing.contracts import CountingDenoiser, blank, check_exact
@@ -20,6 +21,7 @@ from anyorder.testing.laws import chi_square_p, group_law
 from anyorder.testing.oracle import MarkovOracle, Oracle, RandomTable
 
 NOISE = Noise.of(13)
+MODEL = RandomTable(3, Noise.of(2))
 P = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.5, 0.49, 0.01]], dtype=torch.float64)
 
 
@@ -226,3 +228,27 @@ def test_exact_is_derived_from_the_rules(name):
         assert sampler.exact == (
             isinstance(sampler.count, One) and sampler.order == "choose_first" and sampler.token.exact
         )
+
+
+def test_a_policy_paces_the_steps():
+    table = Unmask(Scheduled(Shares((0.75, 0.75, 0.3, 0.0))))
+    order = generate(table, MODEL, blank(MODEL.vocab, 2, 8), noise=NOISE).order
+    assert [int((order[0] == i).sum()) for i in range(4)] == [2, 1, 3, 2]  # 8 -> 6, at least one fewer, -> 2, rest
+    cosine = tuple(math.cos(math.pi / 2 * (i + 1) / 5) for i in range(5))
+    ours = generate(Unmask(Scheduled(Shares(cosine))), MODEL, blank(MODEL.vocab, 3, 16), noise=NOISE)
+    theirs = generate(Unmask(Quota(5, "cosine")), MODEL, blank(MODEL.vocab, 3, 16), noise=NOISE)
+    assert torch.equal(ours.canvas.x, theirs.canvas.x)
+    assert not table.exact
+
+
+def test_a_policy_may_look_at_the_canvas():
+    class Halving:
+        num_steps = 10
+
+        def left(self, look):
+            return look.left.double() / look.carry.start / 2
+
+    order = generate(Unmask(Scheduled(Halving())), MODEL, blank(MODEL.vocab, 1, 8), noise=NOISE).order
+    assert [int((order == i).sum()) for i in range(4)] == [4, 2, 1, 1]
+    with pytest.raises(ValueError, match="must be one or more shares"):
+        Shares((0.5, 1.5))

@@ -150,12 +150,14 @@ class Carry:
         start: positions this row had to write at the beginning.
         inner: the carry of a wrapped sampler, None for a plain one.
         logp: log-probability each token was last written with, 0 where none was, for samplers that revise; else None.
+        more: steps that a row without masks may still take, for samplers that edit; else None.
     """
 
     step: Int[Tensor, " B"]
     start: Int[Tensor, " B"]
     inner: "Carry | None" = None
     logp: Float[Tensor, "B L"] | None = None
+    more: Int[Tensor, " B"] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ class Sample:
         nfe: network passes each row took part in.
         order: the step (from 0) at which each position was last written; -1 for prompt and padding.
         token_logp: log-probability of each written token, 0 elsewhere; nats, float64.
-        revised: how many times each position went back to the mask.
+        revised: how many times each position went back to the mask or was replaced.
     """
 
     canvas: Canvas

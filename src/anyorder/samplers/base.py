@@ -15,15 +15,16 @@ from anyorder.samplers.passes import Passes
 def steps(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Iterator[Step]:
     """The steps that write the open positions of `canvas.window`, each with every row in it.
 
-    A row is finished when nothing in its window is open; it then leaves the compute, which changes no other row, as
-    noise is named by row, step and position. Equal canvases are evaluated once. Iterate to stream; stop to stop.
+    A row is finished when nothing in its window is open and its sampler edits no more; it then leaves the compute,
+    which changes no other row, as noise is named by row, step and position. Equal canvases are evaluated once. Iterate
+    to stream; stop iterating to stop.
 
     Raises:
         RuntimeError: a step neither wrote to a live row nor advanced its step number: it would repeat for ever.
     """
     carry = sampler.init(canvas, vocab=model.vocab)
     passes = Passes(model)
-    while len(rows := live_rows(canvas, model.vocab)):
+    while len(rows := live_rows(canvas, carry, model.vocab)):
         with torch.no_grad():  # closed before the yield: a generator must not leak its mode to the caller
             wrote = _advance(sampler, passes, canvas, carry, rows, noise)
         nfe = passes.settle(canvas.row_id, changed=(wrote.canvas.x != canvas.x).any(-1))
@@ -45,7 +46,8 @@ def generate(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise)
         order = torch.where(step.wrote, index, order)
         token_logp = torch.where(step.wrote, step.logp, token_logp)
         nfe = nfe + step.nfe
-        revised = revised + (step.canvas.open(model.vocab) & (step.wrote | ~canvas.open(model.vocab)))
+        visible = ~canvas.open(model.vocab)
+        revised = revised + torch.where(step.canvas.open(model.vocab), step.wrote | visible, step.wrote & visible)
         canvas = step.canvas
     return Sample(canvas=canvas, logp=token_logp.sum(-1), nfe=nfe, order=order, token_logp=token_logp, revised=revised)
 
@@ -62,16 +64,17 @@ def step_log_probs(
     """
     carry = sampler.init(canvas, vocab=model.vocab)
     for step in taken:
-        rows = live_rows(canvas, model.vocab)
+        rows = live_rows(canvas, carry, model.vocab)
         before, after = take_rows(canvas, rows), take_rows(step.canvas, rows)
         logp = sampler.log_prob(model, before, take_rows(carry, rows), after)
         yield torch.zeros_like(canvas.row_id, dtype=torch.float64).index_put((rows,), logp)
         canvas, carry = step.canvas, step.carry
 
 
-def live_rows(canvas: Canvas, vocab: Vocab) -> Int[Tensor, " N"]:
-    """Indices of the rows that still have something to write."""
-    return (canvas.open(vocab) & canvas.window).any(-1).nonzero().squeeze(-1)
+def live_rows(canvas: Canvas, carry: Carry, vocab: Vocab) -> Int[Tensor, " N"]:
+    """Indices of the rows that still have something to write, or may change their mind."""
+    live = (canvas.open(vocab) & canvas.window).any(-1)
+    return (live if carry.more is None else live | (carry.more > 0)).nonzero().squeeze(-1)
 
 
 def idle(canvas: Canvas, carry: Carry) -> Write:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
@@ -42,22 +42,22 @@ class Blockwise:
         return self.inner.exact
 
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
-        return dataclasses.replace(
-            start(canvas, vocab=vocab), inner=self.inner.init(self._narrow(canvas, vocab), vocab=vocab)
-        )
+        inner = self.inner.init(self._narrow(canvas, vocab), vocab=vocab)
+        return dataclasses.replace(start(canvas, vocab=vocab), inner=inner, more=inner.more)
 
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         assert carry.inner is not None
-        now = self._narrow(canvas, model.vocab)
+        now = self._narrow(canvas, model.vocab, more=carry.more)
         part = self.inner.step(model, now, carry.inner, noise=noise)
         after = dataclasses.replace(part.canvas, window=canvas.window)
         advanced = part.carry.step - carry.inner.step  # an inner sampler that is stuck shows from outside
         filled = ~(part.canvas.open(model.vocab) & now.window).any(-1)
+        if part.carry.more is not None:
+            filled = filled & (part.carry.more == 0)
         fresh = self.inner.init(self._narrow(after, model.vocab), vocab=model.vocab)
         inner = choose(filled, fresh, part.carry)
-        return dataclasses.replace(
-            part, canvas=after, carry=dataclasses.replace(carry, step=carry.step + advanced, inner=inner)
-        )
+        later = dataclasses.replace(carry, step=carry.step + advanced, inner=inner, more=inner.more)
+        return dataclasses.replace(part, canvas=after, carry=later)
 
     def log_prob(self, model: Denoiser, before: Canvas, carry: Carry, after: Canvas) -> Float[Tensor, " B"]:
         """As `Scorable`, by the inner sampler."""
@@ -65,17 +65,22 @@ class Blockwise:
             raise ValueError(f"sampler.inner={type(self.inner).__name__}: its steps have no likelihood")
         return self.inner.log_prob(model, self._narrow(before, model.vocab), carry.inner, after)
 
-    def _narrow(self, canvas: Canvas, vocab: Vocab) -> Canvas:
-        """The canvas with the window of each row cut down to its first block that is not full."""
+    def _narrow(self, canvas: Canvas, vocab: Vocab, *, more: Int[Tensor, " B"] | None = None) -> Canvas:
+        """The canvas with the window of each row cut down to its first block that is not full, or not yet left."""
         writable = canvas.window & canvas.valid & ~canvas.fixed
         block = (writable.cumsum(-1) - 1) // self.block
-        unfinished = block.masked_fill(~(canvas.open(vocab) & writable), canvas.x.shape[-1]).amin(-1, keepdim=True)
-        return dataclasses.replace(canvas, window=writable & (block == unfinished))
+        beyond = block.amax(-1, keepdim=True) + 1
+        now = block.masked_fill(~(canvas.open(vocab) & writable), canvas.x.shape[-1]).amin(-1, keepdim=True)
+        now = torch.minimum(now, beyond)
+        if more is not None:
+            now = now - (more > 0).long()[:, None]
+        return dataclasses.replace(canvas, window=writable & (block == now))
 
 
 def choose(which: Bool[Tensor, " B"], yes: Carry, no: Carry) -> Carry:
     """Row by row, one carry or the other (of one sampler, hence of one shape)."""
     inner = no.inner if yes.inner is None or no.inner is None else choose(which, yes.inner, no.inner)
     logp = None if yes.logp is None or no.logp is None else torch.where(which[:, None], yes.logp, no.logp)
+    more = None if yes.more is None or no.more is None else torch.where(which, yes.more, no.more)
     step, begin = torch.where(which, yes.step, no.step), torch.where(which, yes.start, no.start)
-    return Carry(step=step, start=begin, inner=inner, logp=logp)
+    return Carry(step=step, start=begin, inner=inner, logp=logp, more=more)

@@ -17,7 +17,7 @@ def count_log_prob(rule: CountRule, look: Look, k: Int[Tensor, " B"]) -> Float[T
     if chance is None:
         asked = torch.minimum(rule(look), look.left)
         return torch.where(asked == k, 0.0, -torch.inf).double()
-    flipped = torch.special.xlogy(k, chance) + torch.special.xlogy(look.left - k, 1 - chance)
+    flipped: Tensor = torch.special.xlogy(k, chance) + torch.special.xlogy(look.left - k, 1 - chance)
     return flipped + log_choose(look.left, k)
 
 

@@ -76,8 +76,8 @@ class Look:
 
     @property
     def asked(self) -> bool:
-        """Whether a rule has looked at the logits."""
-        return "logits" in self.__dict__
+        """Whether the logits are known."""
+        return "logits" in self.__dict__ or "everywhere" in self.__dict__
 
     def logits_at(self, chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
         """Logits at some open positions: from the pass already made, else from one that names only these."""
@@ -87,6 +87,16 @@ class Look:
     def drawn(self) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
         """A token for every open position, and its log-probability under the token rule, for drawing first."""
         return self.token(self.logits, self.token_noise(self.open))
+
+    @cached_property
+    def logits_written(self) -> Float[Tensor, "N V"]:
+        """The output at the written positions: what the network would put there, itself in view."""
+        return self.everywhere[self.written[self.open | self.written]]
+
+    @cached_property
+    def redrawn(self) -> Int[Tensor, " N"]:
+        """A token drawn anew for every written position."""
+        return self.token(self.logits_written, self.token_noise(self.written))[0]
 
     def token_noise(self, at: Bool[Tensor, "B L"]) -> Float[Tensor, " N"]:
         """The uniform each position draws its token with in this step, whoever else is drawn."""

@@ -91,8 +91,12 @@ class Passes:
         old = self._memory
         if old is not None and old.content.shape[1] == answers.content.shape[1]:
             rest = old.only(~torch.isin(old.row_id, answers.row_id))
-            pairs = ((rest.row_id, answers.row_id), (rest.content, answers.content), (rest.at, answers.at))
-            answers = Answers(*(torch.cat(pair) for pair in pairs), logits=torch.cat([rest.logits, answers.logits]))
+            answers = Answers(
+                torch.cat([rest.row_id, answers.row_id]),
+                torch.cat([rest.content, answers.content]),
+                torch.cat([rest.at, answers.at]),
+                torch.cat([rest.logits, answers.logits]),
+            )
         self._memory = answers
 
     def _known(
@@ -127,7 +131,7 @@ class Passes:
         """One pass over the different rows among these."""
         if len(at) == 1:
             return self.model(canvas, at)
-        different, copy_of = content.unique(dim=0, return_inverse=True)
+        different, copy_of = torch.unique(content, dim=0, return_inverse=True)
         if len(different) == len(at):
             return self.model(canvas, at)
         first = torch.full((len(different),), len(at), device=at.device)

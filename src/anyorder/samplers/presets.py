@@ -6,20 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from anyorder.core.protocols import Sampler
-from anyorder.core.schedule import Linear
+from anyorder.core.schedule import Linear, LogLinear
 from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
 from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
 from anyorder.samplers.count import Binomial, One, Quota, check_num_steps
+from anyorder.samplers.keep_best import Best, LowestConfidence
 from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
 from anyorder.samplers.remasking import Alpha, Cap, Corrector, During, Plateau, Psi, Remasking, Rescale, Sigma
-from anyorder.samplers.revise import Best, LowestConfidence, ReMDM, Written
+from anyorder.samplers.revise import Edit, ReMDM, Written
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 
 ANCESTRAL_STEPS = 256
+MDLM_STEPS = 1000
 MASKGIT_STEPS = 12
+RDM_STEPS = 50
 MASKGIT_NOISE = 4.5  # choice temperature of its published code
 MOMENT_BETA = 2.0  # MaskGIT's noise 1: beta = 1 + 1/noise
 
@@ -69,9 +72,9 @@ def _remasking(
     return Unmask(Written(path), Uniform(), token, revise=ReMDM(path))
 
 
-def _planned(best: Best, token: TokenRule) -> Unmask:
+def _planned(revise: LowestConfidence, token: TokenRule) -> Unmask:
     """Draw everywhere, keep the best of drawn and written tokens."""
-    return Unmask(best, Confidence("drawn"), token, "draw_first", LowestConfidence(best))
+    return Unmask(revise.best, Confidence("drawn"), token, "draw_first", revise)
 
 
 def _cooled(token: TokenRule, beta: float) -> TokenRule:
@@ -92,6 +95,20 @@ PRESETS: dict[str, Preset] = {
         paper="arXiv:2107.03006, arXiv:2406.07524",
         about=f"each position opens on its own, linear schedule, N steps ({ANCESTRAL_STEPS}); idle ones are free",
         nfe="N (1 - (1 - 1/N)^L)",
+        paced=True,
+    ),
+    "mdlm-cache": Preset(
+        build=lambda num_steps, token: Unmask(Binomial(num_steps or MDLM_STEPS, LogLinear()), Uniform(), token),
+        paper="arXiv:2406.07524",
+        about=f"MDLM's ddpm_cache: ancestral on its log-linear schedule, N steps ({MDLM_STEPS}); idle ones are free",
+        nfe="at most L",
+        paced=True,
+    ),
+    "llada-random": Preset(
+        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), Uniform(), token),
+        paper="arXiv:2502.09992",
+        about="LLaDA's random remasking: uniformly random order, one per pass, or equal groups in N steps",
+        nfe="L, or at most N",
         paced=True,
     ),
     "top-prob": Preset(
@@ -251,9 +268,33 @@ PRESETS: dict[str, Preset] = {
         paced=True,
     ),
     "p2": Preset(
-        build=lambda num_steps, token: _planned(Best(num_steps or ANCESTRAL_STEPS), token),
+        build=lambda num_steps, token: _planned(LowestConfidence(Best(num_steps or ANCESTRAL_STEPS)), token),
         paper="arXiv:2502.03540",
         about="draw everywhere, keep the likeliest of drawn and written tokens, more in each of N steps (256)",
+        nfe="at most N",
+        paced=True,
+    ),
+    "rdm": Preset(
+        build=lambda num_steps, token: _planned(
+            LowestConfidence(Best(num_steps or RDM_STEPS, curve="cosine", judge="drawn"), "fallen"), token
+        ),
+        paper="arXiv:2308.12219",
+        about=f"DiffusionLLM: as p2, but only written tokens that lost confidence go back, N steps ({RDM_STEPS})",
+        nfe="at most N",
+        paced=True,
+    ),
+    "llada-edit": Preset(
+        build=lambda num_steps, token: Unmask(Threshold(0.95), Confidence("prob"), token, revise=Edit(0.9)),
+        paper="arXiv:2602.08676",
+        about="LLaDA2.1: threshold 0.95, and written tokens are replaced by others of probability above 0.9",
+        nfe="1 to L + 16",
+    ),
+    "psi-plateau": Preset(
+        build=lambda num_steps, token: _remasking(
+            num_steps, token, During(Psi(0.95), start=0.8, end=0.2), schedule=Plateau(0.8, 0.2, 0.5)
+        ),
+        paper="arXiv:2602.21185",
+        about="psi in the middle 0.6 of the steps, at half the tokens written; ancestral before and after (256)",
         nfe="at most N",
         paced=True,
     ),

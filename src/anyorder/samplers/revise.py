@@ -1,31 +1,36 @@
-"""Revise rules: which written tokens go back to the mask, so that a sampler can change its mind."""
+"""Revise rules: which written tokens go back to the mask or are replaced, so that a sampler can change its mind."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from anyorder.core.categorical import log_prob_of
-from anyorder.samplers.certainty import certainty
-from anyorder.samplers.count import at_step, check_num_steps, flips
+from anyorder.core.categorical import greedy, log_probs
+from anyorder.samplers.count import at_step, flips
+from anyorder.samplers.keep_best import Best, LowestConfidence
 from anyorder.samplers.look import CountRule, Look
-from anyorder.samplers.position import TIE, best
 from anyorder.samplers.remasking import Remasking
 
 
 @runtime_checkable
 class ReviseRule(Protocol):
-    """Which of the tokens visible before a step go back to the mask in it."""
+    """What becomes of the tokens visible before a step."""
 
     @property
     def num_steps(self) -> int:
-        """The number of steps in which a token of a row without masks can go back; 0 for none."""
+        """The number of steps in which a token of a row without masks can go back, for nothing; 0 for none."""
         ...
 
-    def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
-        """Only tokens of `look.written`."""
+    @property
+    def extra(self) -> int:
+        """Steps with a pass that a row without masks may take, until one changes nothing."""
+        ...
+
+    def __call__(self, look: Look) -> Int[Tensor, "B L"]:
+        """The row's tokens, those of `look.written` as they shall be: the mask where one goes back."""
         ...
 
 
@@ -34,9 +39,42 @@ class Keep:
     """What is written stays."""
 
     num_steps: ClassVar[int] = 0
+    extra: ClassVar[int] = 0
 
-    def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
-        return torch.zeros_like(look.open)
+    def __call__(self, look: Look) -> Int[Tensor, "B L"]:
+        return look.canvas.x
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A written token is replaced by the likeliest one there if that has probability above tau, given all the others.
+
+    Args:
+        extra: passes a row may take after its last mask, until one of them changes nothing.
+    Raises:
+        ValueError: tau outside [0, 1], extra < 0.
+    Source:
+        arXiv:2602.08676 (LLaDA2.1, token-to-token editing), for models trained to correct tokens they can see.
+    """
+
+    tau: float = 0.9
+    extra: int = 16
+
+    num_steps: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.tau <= 1.0:
+            raise ValueError(f"sampler.tau={self.tau}: must be in [0, 1]; 1 edits nothing")
+        if self.extra < 0:
+            raise ValueError(f"sampler.extra={self.extra}: must be >= 0 passes after the last mask")
+
+    def __call__(self, look: Look) -> Int[Tensor, "B L"]:
+        logits = look.logits_written
+        now, sure = look.canvas.x[look.written], log_probs(logits).amax(-1) > math.log(max(self.tau, LEAST))
+        return look.canvas.x.masked_scatter(look.written, torch.where(sure, greedy(logits), now))
+
+
+LEAST = 1e-300
 
 
 @dataclass(frozen=True)
@@ -48,6 +86,8 @@ class ReMDM:
     """
 
     path: Remasking
+
+    extra: ClassVar[int] = 0
 
     @property
     def num_steps(self) -> int:
@@ -62,11 +102,12 @@ class ReMDM:
             sigma = sigma * doubt.softmax(-1)
         return sigma.masked_fill(~look.written, 0.0)
 
-    def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
+    def __call__(self, look: Look) -> Int[Tensor, "B L"]:
         sigma = self.chance(look)
         row, position = (sigma > 0).nonzero(as_tuple=True)
         u = look.noise.at("revise").uniform(look.canvas.row_id[row], look.carry.step[row], position)
-        return torch.zeros_like(look.open).index_put((row, position), u < sigma[row, position])
+        back = torch.zeros_like(look.open).index_put((row, position), u < sigma[row, position])
+        return look.canvas.x.masked_fill(back, look.model.vocab.mask_id)
 
 
 @dataclass(frozen=True)
@@ -86,71 +127,6 @@ class Written:
         return flips(self.chance(look), look)
 
 
-@dataclass(frozen=True)
-class LowestConfidence:
-    """The written tokens that are not among a step's best go back; goes with `Best` of the same settings.
-
-    Source:
-        arXiv:2502.03540 (P2, self-planning).
-    """
-
-    best: "Best"
-
-    num_steps: ClassVar[int] = 0
-
-    def __call__(self, look: Look) -> Bool[Tensor, "B L"]:
-        return look.written & ~self.best.kept(look)
-
-
-@dataclass(frozen=True)
-class Best:
-    """After step i of N a row keeps its n0 - floor(n0 (1 - (i + 1)/N)) best tokens, written or drawn in this step.
-
-    A token drawn at a mask scores its probability; a written one eta times its own, given everything else.
-
-    Args:
-        eta: below 1 written tokens go back more easily; 0 lets any drawn token replace any written one.
-    Raises:
-        ValueError: num_steps < 1, eta < 0.
-    Source:
-        arXiv:2502.03540 (P2). Its public code scores written positions by tokens drawn anew, this by their own.
-    """
-
-    num_steps: int
-    eta: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_num_steps(self.num_steps)
-        if not 0.0 <= self.eta < torch.inf:
-            raise ValueError(
-                f"sampler.eta={self.eta}: must be >= 0 and finite; 1 judges written and drawn tokens alike"
-            )
-
-    @property
-    def one_at_a_time(self) -> bool:
-        return False
-
-    def chance(self, look: Look) -> None:
-        return None
-
-    def __call__(self, look: Look) -> Int[Tensor, " B"]:
-        return (look.open & self.kept(look)).sum(-1)
-
-    def kept(self, look: Look) -> Bool[Tensor, "B L"]:
-        """Which positions show a token after this step."""
-        either = look.open | look.written
-        everywhere = look.everywhere
-        ours = log_prob_of(everywhere[look.written[either]], look.canvas.x[look.written])
-        scale = torch.tensor(self.eta, dtype=torch.float64).log().item()
-        score = certainty(look, "drawn").masked_scatter(look.written, ours + scale).clamp(min=LEAST)
-        total = either.sum(-1)
-        done = (look.carry.step + 1).clamp(max=self.num_steps)
-        return best(score, total - total * (self.num_steps - done) // self.num_steps, allowed=either, tie=TIE)
-
-
-LEAST = -1e9  # nats; stands for impossible, so that scores can be compared
-
-
 def check_paths(count: CountRule, revise: ReviseRule, order: str) -> None:
     """Raises ValueError unless the rules to write and to go back belong together."""
     if isinstance(count, Best) or isinstance(revise, LowestConfidence):
@@ -159,6 +135,8 @@ def check_paths(count: CountRule, revise: ReviseRule, order: str) -> None:
                 f"sampler.revise={type(revise).__name__}: Best and LowestConfidence go together; use count=best, "
                 "revise=LowestConfidence(best), position=Confidence('drawn') and order='draw_first'"
             )
+        return
+    if isinstance(revise, Edit) and not isinstance(count, Written):
         return
     writes = count.path if isinstance(count, Written) else None
     revises = revise.path if isinstance(revise, ReMDM) else None

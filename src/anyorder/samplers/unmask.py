@@ -13,6 +13,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, Vocab, Write, put_rows, take_rows
 from anyorder.samplers.base import idle
+from anyorder.samplers.certainty import certainty
 from anyorder.samplers.chances import count_log_prob, position_log_prob
 from anyorder.samplers.count import One
 from anyorder.samplers.look import CountRule, Look, PositionRule
@@ -63,16 +64,15 @@ class Unmask:
         carry = start(canvas, vocab=vocab)
         if isinstance(self.revise, Keep):
             return carry
-        return dataclasses.replace(carry, logp=torch.zeros_like(canvas.x, dtype=torch.float64))
+        more = torch.zeros_like(carry.step) if self.revise.extra else None
+        return dataclasses.replace(carry, logp=torch.zeros_like(canvas.x, dtype=torch.float64), more=more)
 
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         look = Look(model, canvas, carry, noise, self.token)
-        step = self._unmask(look)
         if isinstance(self.revise, Keep):
-            return step
-        assert carry.logp is not None
-        after = dataclasses.replace(step.carry, logp=torch.where(step.wrote, step.logp, carry.logp))
-        return self._wait(dataclasses.replace(step, canvas=self._mask(step.canvas, look), carry=after), look)
+            return self._unmask(look)
+        revised = self.revise(look)  # first: it may ask about written positions too
+        return self._wait(self._revise(self._unmask(look), look, revised), look)
 
     def log_prob(self, model: Denoiser, before: Canvas, carry: Carry, after: Canvas) -> Float[Tensor, " B"]:
         """As `Scorable`: how many positions, which ones, and their tokens; nats, float64.
@@ -91,9 +91,21 @@ class Unmask:
         tokens = log_prob_of(self.token.law(look.logits_at(wrote)), after.x[wrote])
         return where + torch.zeros_like(before.x, dtype=torch.float64).masked_scatter(wrote, tokens).sum(-1)
 
-    def _mask(self, canvas: Canvas, look: Look) -> Canvas:
-        """The canvas without the tokens that go back."""
-        return dataclasses.replace(canvas, x=canvas.x.masked_fill(self.revise(look), look.model.vocab.mask_id))
+    def _revise(self, step: Write, look: Look, revised: Int[Tensor, "B L"]) -> Write:
+        """The step with what becomes of the tokens that were visible before it; what it wrote is remembered."""
+        assert look.carry.logp is not None
+        edited = look.written & (revised != look.canvas.x) & (revised != look.model.vocab.mask_id)
+        scores = certainty(look, "drawn") if self.order == "draw_first" else step.logp
+        carry = dataclasses.replace(step.carry, logp=torch.where(step.wrote, scores, look.carry.logp))
+        x = torch.where(look.written, revised, step.canvas.x)
+        if look.carry.more is not None:
+            full = look.left == step.wrote.sum(-1)
+            again = torch.where((revised != look.canvas.x).any(-1), look.carry.more - 1, 0)
+            more = torch.where(look.left == 0, again, torch.where(full, self.revise.extra, 0))
+            carry = dataclasses.replace(carry, more=more)
+        return dataclasses.replace(
+            step, canvas=dataclasses.replace(step.canvas, x=x), carry=carry, wrote=step.wrote | edited
+        )
 
     def _wait(self, step: Write, look: Look) -> Write:
         """Rows without masks take their next steps at once, for free, until a token goes back or nothing can."""
@@ -104,8 +116,8 @@ class Unmask:
             if not len(rows):
                 return step
             canvas, carry = take_rows(step.canvas, rows), take_rows(step.carry, rows)
-            masked = self._mask(canvas, Look(look.model, canvas, carry, look.noise, self.token))
-            later = dataclasses.replace(carry, step=carry.step + 1)
+            x = self.revise(Look(look.model, canvas, carry, look.noise, self.token))
+            masked, later = dataclasses.replace(canvas, x=x), dataclasses.replace(carry, step=carry.step + 1)
             step = dataclasses.replace(
                 step, canvas=put_rows(step.canvas, rows, masked), carry=put_rows(step.carry, rows, later)
             )
