@@ -164,7 +164,7 @@ def test_import_is_light() -> None:
 def test_help_is_light_and_quick() -> None:
     run = "from anyorder.cli.main import main"
     assert loaded_by(f"{run}; assert main(['--help']) == 0") == set()
-    for command in ("sample", "infill", "score", "inspect", "methods", "bench", "quickstart"):
+    for command in ("sample", "infill", "replay", "score", "inspect", "methods", "bench", "quickstart"):
         assert loaded_by(f"{run}; assert main(['{command}', '--help']) == 0") == set(), command
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "anyorder", "--help"], capture_output=True, check=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import trace_demo
 
-from anyorder.api import LanguageModel
+from anyorder.api import GAP, LanguageModel
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas, Carry, Step, Vocab
 from anyorder.samplers.base import generate
@@ -93,6 +93,14 @@ def test_a_record_folds_into_what_generate_returns(name: str, digits: LanguageMo
     assert back.equal(sample.revised)
 
 
+def test_batches_come_together_in_the_order_of_rows() -> None:
+    def step(index: int, *rows: int) -> StepRecord:
+        return StepRecord(step=index, rows=tuple(RowStep(row=r, nfe=1) for r in rows))
+
+    merged = merge([[step(0, 2, 3), step(1, 3), step(2)], [step(0, 0, 1), step(2, 0)]])
+    assert merged == (step(0, 0, 1, 2, 3), step(1, 3), step(2, 0))
+
+
 def test_row_ends_are_the_sample(digits: LanguageModel) -> None:
     sample = generate(make_sampler("p2", num_steps=5), digits.model, canvas_of(digits, 2), noise=Noise.of(1))
     first, second = row_ends(sample)
@@ -126,7 +134,8 @@ def test_keeping_a_record_changes_no_sample(digits: LanguageModel) -> None:
         dataclasses.replace(g, seconds=0.0) for g in without
     ]
     record = kept[0]
-    assert record.header.board == 4
+    digits.infill(["1", GAP(6)], on_record=kept.append)
+    assert (record.header.board, kept[1].header.board) == (4, None)  # 16 cells are a square, 7 are not
     assert record.header.model.dtype == "float32"
     assert record.header.sampler.num_steps == 8
     assert {record.end.pieces[i] for i in record.ids()} <= set("1234.") | {""}

@@ -86,6 +86,14 @@ def test_a_changed_token_is_found(digits: LanguageModel) -> None:
     assert "\n" not in found
 
 
+def test_a_difference_in_the_last_batch_is_found(digits: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anyorder.api.scoring.ROWS_AT_ONCE", 1)
+    record = trace_demo.record_of(digits, "first-hitting", n=3)
+    forged = changed(record, lambda r: r.row == 2, lambda r: r.model_copy(update={"nfe": 4}))
+    assert replay(record, digits.model).difference is None
+    assert replay(forged, digits.model).difference == "row 2, step 0: 4 network passes in the trace, 1 in the replay"
+
+
 def test_a_changed_log_probability_is_found_when_it_is_more_than_rounding(digits: LanguageModel) -> None:
     record = trace_demo.record_of(digits, "first-hitting")
 

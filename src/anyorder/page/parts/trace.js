@@ -1,7 +1,9 @@
 // One trace on the page: a text or a board whose tokens can be shown as of any step.
 
+// How far its clock runs: to the last token, or to the last pass, which may have changed nothing.
 function stepsOf(trace) {
-  return Math.max(...trace.order) + 1;
+  const written = Math.max(...trace.order) + 1;
+  return trace.clock === "pass" ? Math.max(trace.nfe, written) : written;
 }
 
 // What stood at each position over time: [{at, piece, logp}, ...], a piece of null where it went back to the mask.
@@ -125,6 +127,7 @@ function addTokenKeys(canvas, trace, cells, tipOf) {
   canvas.addEventListener("pointerover", over);
   canvas.addEventListener("pointerleave", hideTip);
   canvas.addEventListener("focusin", over);
+  canvas.addEventListener("click", over);
   canvas.addEventListener("focusout", hideTip);
   canvas.addEventListener("keydown", (event) => {
     const i = Number(event.target.closest(".token")?.dataset.i);
