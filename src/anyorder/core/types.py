@@ -142,6 +142,21 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Past:
+    """A prediction that is remembered.
+
+    Args:
+        law: probabilities of the last prediction at the positions it was made for, 0 elsewhere.
+        time: t it was made for.
+        log_gamma: log(1 - alpha) after the last token was written.
+    """
+
+    law: Float[Tensor, "B L V"]
+    time: Float[Tensor, " B"]
+    log_gamma: Float[Tensor, " B"]
+
+
+@dataclass(frozen=True)
 class Carry:
     """What a sampler remembers of each row between steps.
 
@@ -151,6 +166,7 @@ class Carry:
         inner: the carry of a wrapped sampler, None for a plain one.
         logp: log-probability each token was last written with, 0 where none was, for samplers that revise; else None.
         more: steps that a row without masks may still take, for samplers that edit; else None.
+        past: for samplers that use two predictions; else None.
     """
 
     step: Int[Tensor, " B"]
@@ -158,6 +174,7 @@ class Carry:
     inner: "Carry | None" = None
     logp: Float[Tensor, "B L"] | None = None
     more: Int[Tensor, " B"] | None = None
+    past: Past | None = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser, Sampler, Scorable
-from anyorder.core.types import Canvas, Carry, Vocab, Write
+from anyorder.core.types import Canvas, Carry, Vocab, Write, put_rows, take_rows
 from anyorder.samplers.unmask import start
 
 
@@ -55,7 +55,8 @@ class Blockwise:
         if part.carry.more is not None:
             filled = filled & (part.carry.more == 0)
         fresh = self.inner.init(self._narrow(after, model.vocab), vocab=model.vocab)
-        inner = choose(filled, fresh, part.carry)
+        again = filled.nonzero().squeeze(-1)
+        inner = put_rows(part.carry, again, take_rows(fresh, again))
         later = dataclasses.replace(carry, step=carry.step + advanced, inner=inner, more=inner.more)
         return dataclasses.replace(part, canvas=after, carry=later)
 
@@ -75,12 +76,3 @@ class Blockwise:
         if more is not None:
             now = now - (more > 0).long()[:, None]
         return dataclasses.replace(canvas, window=writable & (block == now))
-
-
-def choose(which: Bool[Tensor, " B"], yes: Carry, no: Carry) -> Carry:
-    """Row by row, one carry or the other (of one sampler, hence of one shape)."""
-    inner = no.inner if yes.inner is None or no.inner is None else choose(which, yes.inner, no.inner)
-    logp = None if yes.logp is None or no.logp is None else torch.where(which[:, None], yes.logp, no.logp)
-    more = None if yes.more is None or no.more is None else torch.where(which, yes.more, no.more)
-    step, begin = torch.where(which, yes.step, no.step), torch.where(which, yes.start, no.start)
-    return Carry(step=step, start=begin, inner=inner, logp=logp, more=more)

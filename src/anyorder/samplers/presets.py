@@ -11,6 +11,7 @@ from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
 from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
 from anyorder.samplers.count import Binomial, One, Quota, check_num_steps
+from anyorder.samplers.high_order import Corrected, Extrapolated
 from anyorder.samplers.keep_best import Best, LowestConfidence
 from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
@@ -20,6 +21,7 @@ from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 
 ANCESTRAL_STEPS = 256
+GROUPS = 64
 MDLM_STEPS = 1000
 MASKGIT_STEPS = 12
 RDM_STEPS = 50
@@ -88,6 +90,20 @@ PRESETS: dict[str, Preset] = {
         paper="arXiv:2409.02908",
         about="one token per pass in uniformly random order, the limit of ancestral; or equal groups in N steps",
         nfe="L, or at most N",
+        paced=True,
+    ),
+    "first-hitting-extrapolated": Preset(
+        build=lambda num_steps, token: Extrapolated(num_steps or GROUPS, token),
+        paper="arXiv:2409.02908",
+        about=f"first-hitting in N groups ({GROUPS}), tokens from two predictions extrapolated to their times",
+        nfe="at most N",
+        paced=True,
+    ),
+    "first-hitting-corrected": Preset(
+        build=lambda num_steps, token: Corrected(num_steps or GROUPS, token),
+        paper="arXiv:2409.02908",
+        about=f"experimental: first-hitting in N groups ({GROUPS}), each drawn again with the next prediction",
+        nfe="at most N",
         paced=True,
     ),
     "ancestral": Preset(

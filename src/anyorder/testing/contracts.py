@@ -91,14 +91,15 @@ def check_sampler(
     *,
     generate: Generate,
     noise: Noise,
-    law: Law = lambda logits: logits,
+    law: Law | None = lambda logits: logits,
     atol: float = 1e-5,
 ) -> None:
     """The contract of every sampler, on rows of the caller's choice: seven or more, prompts and padding anywhere.
 
     Args:
         make: builds the sampler; called anew for each generation, so that nothing survives in it.
-        law: from the model's logits to those the sampler draws from (temperature, truncation).
+        law: from the model's logits to those the sampler draws from (temperature, truncation); None if one prediction
+            does not tell.
         atol: of log-probabilities, nats; what a network's rounding may change with the batch.
     Raises:
         AssertionError: naming the promise that is not kept.
@@ -131,7 +132,7 @@ def _check_finished(before: Canvas, sample: Sample, vocab: Vocab) -> None:
     assert not bool((sample.revised[~todo] != 0).any()), "a prompt, padding or closed position went back to the mask"
 
 
-def _check_logp(model: Denoiser, before: Canvas, sample: Sample, law: Law, atol: float) -> None:
+def _check_logp(model: Denoiser, before: Canvas, sample: Sample, law: Law | None, atol: float) -> None:
     """Each token's log-probability, asked again of the canvas as it stood when the token was drawn.
 
     In a row that took tokens back that canvas is not known from the end; such rows are not asked.
@@ -140,6 +141,8 @@ def _check_logp(model: Denoiser, before: Canvas, sample: Sample, law: Law, atol:
     assert bool((sample.token_logp <= atol).all()), "a log-probability is above 0"
     assert bool((sample.token_logp[sample.order < 0] == 0).all()), "a position nobody wrote has a log-probability"
     assert same(sample.logp, sample.token_logp.sum(-1), atol=1e-9), "logp is not the sum of token_logp"
+    if law is None:
+        return
     kept = (sample.revised == 0).all(-1, keepdim=True)
     for index in range(int(sample.order.max()) + 1):
         at = (sample.order == index) & kept
