@@ -103,7 +103,7 @@ def test_statements_are_true_of_the_first_arrangement_and_listed_once():
 
 def test_clue_sets_are_enough_and_none_is_needless():
     table = truth(3, 3)
-    for clues in make_clues(30, houses=3, attributes=3, noise=NOISE):
+    for clues in make_clues(30, table, noise=NOISE):
         assert int(table[clues].all(0).sum()) == 1
         for i in range(len(clues)):
             assert int(table[clues[:i] + clues[i + 1 :]].all(0).sum()) > 1
@@ -124,6 +124,13 @@ def test_deduction_is_sound_and_easy_puzzles_are_those_it_solves():
     assert 0.2 < float(easy.double().mean()) < 0.9
 
 
+def test_relations_can_be_left_out():
+    task = Zebra(relations="=-", clue_sets=30)
+    used = task.clues(task.train(noise=NOISE).tokens)[..., 1].unique().tolist()
+    assert used == [-1, 0, 3]
+    assert len(answers(task, task.test(noise=NOISE).x0[0])) == 1
+
+
 def test_needless_clues_only_add():
     few, many = Zebra(extra=0), Zebra(extra=4, slots=12)
     used = [(task.clues(task.test(noise=NOISE).x0)[..., 1] >= 0).sum(-1) for task in (few, many)]
@@ -142,6 +149,8 @@ def test_needless_clues_only_add():
         ({"houses": 5, "attributes": 3}, r"^zebra houses=5, attributes=3: 1728000 arrangements are more than 400000; "),
         ({"slots": 5}, r"^zebra slots=5: must be >= 7, or hardly any clue set fits$"),
         ({"images": 0}, r"^zebra images=0: must be >= 1$"),
+        ({"relations": "=?"}, r"^zebra relations='=\?': must be some of '=#<-~!', and '=' among them$"),
+        ({"relations": "<-"}, r"^zebra relations='<-': must be some of"),
         ({"extra": -1}, r"^zebra extra=-1: must be >= 0$"),
     ],
 )

@@ -56,7 +56,7 @@ def arrangements(houses: int, attributes: int) -> Int[Tensor, "A N"]:
 
 
 @cache
-def statements(houses: int, attributes: int) -> Int[Tensor, "C 3"]:
+def statements(houses: int, attributes: int, relations: str = RELATIONS) -> Int[Tensor, "C 3"]:
     """Every clue (value, relation, name) that is true when value v of each attribute is in house v.
 
     "Same house" and "other houses" join values of two attributes, or a value and a house; all others join values.
@@ -66,6 +66,8 @@ def statements(houses: int, attributes: int) -> Int[Tensor, "C 3"]:
     size = houses * attributes
     found = []
     for relation, table in enumerate(allowed(houses)):
+        if RELATIONS[relation] not in relations:
+            continue
         for x, y in product(range(size), range(size + houses)):
             known = y < size or relation < 2
             if known and _is_clue(x, relation, y, houses=houses) and table[places[x], places[y]]:
@@ -82,10 +84,12 @@ def _is_clue(x: int, relation: int, y: int, *, houses: int) -> bool:
 
 
 @cache
-def truth(houses: int, attributes: int) -> Bool[Tensor, "C A"]:
+def truth(houses: int, attributes: int, relations: str = RELATIONS) -> Bool[Tensor, "C A"]:
     """Which statement holds in which arrangement."""
     where, tables = arrangements(houses, attributes).T.contiguous(), allowed(houses)
-    return torch.stack([tables[r][where[x], where[y]] for x, r, y in statements(houses, attributes).tolist()])
+    return torch.stack(
+        [tables[r][where[x], where[y]] for x, r, y in statements(houses, attributes, relations).tolist()]
+    )
 
 
 def count_solutions(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int) -> Int[Tensor, " B"]:
@@ -130,12 +134,11 @@ def deduced(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int) -> Boo
             return done
 
 
-def make_clues(count: int, *, houses: int, attributes: int, noise: Noise) -> Iterator[list[int]]:
-    """For each of `count` puzzles, statements that leave the first arrangement alone, none of them needless.
+def make_clues(count: int, holds: Bool[Tensor, "C A"], *, noise: Noise) -> Iterator[list[int]]:
+    """For each of `count` puzzles, rows of `truth` that leave the first arrangement alone, none of them needless.
 
     Statements are tried in random order and kept if they exclude something; then each is dropped if the rest suffice.
     """
-    holds = truth(houses, attributes)
     for at in range(0, count, BATCH):
         rows = torch.arange(at, min(at + BATCH, count))[:, None]
         orders = noise.uniform(rows, 0, torch.arange(len(holds))).argsort(dim=-1, stable=True)
@@ -177,6 +180,8 @@ class Zebra:
         attributes: of each house; houses!^attributes arrangements, at most 400,000.
         slots: most clues of a puzzle; clue sets that need more are left out.
         extra: each puzzle has 0 to so many needless clues besides.
+        relations: of the clues, a part of "=#<-~!": same house, other houses, somewhere left of, just left of, side by
+            side, at an end; "=" must be among them, so that every arrangement can be told.
         clue_sets: to train on.
         images: training rows made of each clue set.
         num_test: held-out puzzles.
@@ -186,6 +191,7 @@ class Zebra:
     attributes: int = 3
     slots: int = 8
     extra: int = 2
+    relations: str = RELATIONS
     clue_sets: int = 2000
     images: int = 16
     num_test: int = 256
@@ -209,6 +215,8 @@ class Zebra:
         for name, value in (("clue_sets", self.clue_sets), ("images", self.images), ("num_test", self.num_test)):
             if value < 1:
                 raise ValueError(f"zebra {name}={value}: must be >= 1")
+        if "=" not in self.relations or not set(self.relations) <= set(RELATIONS):
+            raise ValueError(f"zebra relations={self.relations!r}: must be some of {RELATIONS!r}, and '=' among them")
         if self.extra < 0:
             raise ValueError(f"zebra extra={self.extra}: must be >= 0")
 
@@ -283,12 +291,12 @@ class Zebra:
         return kept & named & holds
 
     def render(self, row: Int[Tensor, " L"]) -> str:
-        """The clues, then a line for each house."""
+        """The clues, then every house with its values."""
         shown = [self.tokenizer.decode([i]) or "?" for i in row.tolist()]
-        prompt, answer = shown[: WIDTH * self.slots], shown[WIDTH * self.slots :]
-        clues = ("".join(prompt[i : i + WIDTH]) for i in range(0, len(prompt), WIDTH))
+        prompt, answer = "".join(shown[: WIDTH * self.slots]), "".join(shown[WIDTH * self.slots :])
+        clues = (prompt[i : i + WIDTH] for i in range(0, len(prompt), WIDTH))
         width = self.attributes + 1
-        houses = ("".join(answer[i : i + width]) for i in range(0, self.names, width))
+        houses = (answer[i : i + width] for i in range(0, self.names, width))
         return f"{' '.join(c for c in clues if c != BLANK * WIDTH)}\n" + " ".join(houses)
 
     def _answers(self, noise: Noise) -> tuple[Int[Tensor, "T N"], Int[Tensor, "H N"]]:
@@ -299,10 +307,11 @@ class Zebra:
 
     def _clue_sets(self, count: int, noise: Noise) -> Int[Tensor, "S K 3"]:
         """Clue sets for the first arrangement that fit into the slots, with needless ones, in random order."""
-        known = statements(self.houses, self.attributes)
+        known = statements(self.houses, self.attributes, self.relations)
+        holds = truth(self.houses, self.attributes, self.relations)
         found: list[list[int]] = []
         for start in range(0, 50 * count, count):
-            made = make_clues(count, houses=self.houses, attributes=self.attributes, noise=noise.at(start))
+            made = make_clues(count, holds, noise=noise.at(start))
             found += [clues for clues in made if len(clues) <= self.slots]
             if len(found) >= count:
                 break
