@@ -54,24 +54,26 @@ def test_writes_revisions_and_edits_of_steps_made_by_hand() -> None:
         [4, M, M, M],
         [4, 1, 2, M],  # writes 1 and 2
         [4, M, 3, M],  # takes 1 back, replaces the token at 2; writes 3 and takes it back at once
+        [4, M, 3, M],  # draws the token at 2 again
         [4, M, 3, M],  # looks and does nothing
         [4, M, 3, M],  # does not even look
         [4, 5, 3, 6],
-        wrote=[[1, 2], [2, 3], [], [], [1, 3]],
-        nfe=[1, 2, 1, 0, 1],
+        wrote=[[1, 2], [2, 3], [2], [], [], [1, 3]],
+        nfe=[1, 2, 1, 1, 0, 1],
     )
     found = [r for _, r in watch(done, before, vocab=VOCAB)]
-    assert [s.step for s in found] == [0, 1, 2, 3, 4]
+    assert [s.step for s in found] == [0, 1, 2, 3, 4, 5]
     assert [r for s in found for r in s.rows] == [
         RowStep(row=7, nfe=1, writes=((1, 1, -2.0), (2, 2, -3.0))),
         RowStep(row=7, nfe=2, writes=((2, 3, -3.0), (3, None, -4.0)), masked=(1, 3), edited=(2,)),
+        RowStep(row=7, nfe=1, writes=((2, 3, -3.0),), edited=(2,)),
         RowStep(row=7, nfe=1),
         RowStep(row=7, nfe=1, writes=((1, 5, -2.0), (3, 6, -4.0))),
     ]
     (end,) = fold(starts(before), found, vocab=VOCAB)
-    assert (end.tokens, end.order, end.token_logp) == ((4, 5, 3, 6), (-1, 4, 1, 4), (0.0, -2.0, -3.0, -4.0))
-    assert (end.logp, end.nfe) == (-9.0, 5)
-    assert [s.step for s in merge([found])] == [0, 1, 2, 4]  # the idle step is left out
+    assert (end.tokens, end.order, end.token_logp) == ((4, 5, 3, 6), (-1, 5, 2, 5), (0.0, -2.0, -3.0, -4.0))
+    assert (end.logp, end.nfe) == (-9.0, 6)
+    assert [s.step for s in merge([found])] == [0, 1, 2, 3, 5]  # the idle step is left out
 
 
 def test_a_change_that_the_sampler_does_not_own_up_to_is_an_error() -> None:

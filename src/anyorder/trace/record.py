@@ -101,7 +101,7 @@ class RowStep(_Value):
         writes: (position, token, log-probability) of each token written; the token is None where the same step took it
             back, so that nobody saw it.
         masked: positions that went back to the mask.
-        edited: positions of `writes` that showed another token before, without a mask in between.
+        edited: positions of `writes` that showed a token before; it may have been drawn again.
     """
 
     row: NonNegativeInt

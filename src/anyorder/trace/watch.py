@@ -55,7 +55,7 @@ def _row_steps(before: Canvas, step: Step, vocab: Vocab) -> list[RowStep]:
     if bool(((new != old) & (new != vocab.mask_id) & ~wrote).any()):
         raise RuntimeError("the sampler changed a token that Step.wrote does not name; name every position it writes")
     masked = (new == vocab.mask_id) & (wrote | (old != vocab.mask_id))
-    edited = wrote & (old != vocab.mask_id) & (new != vocab.mask_id) & (new != old)
+    edited = wrote & (old != vocab.mask_id) & (new != vocab.mask_id)
     writes: dict[int, list[Token]] = {}
     for (row, position), token, logp in zip(
         wrote.nonzero().tolist(), new[wrote].tolist(), step.logp[wrote].tolist(), strict=True
