@@ -62,6 +62,7 @@ class LanguageModel:
         top_k: int = 0,
         top_p: float = 1.0,
         block: int | None = None,
+        stride: int | None = None,
         seed: int = 0,
         on_record: Callable[[Record], None] | None = None,
     ) -> list[Generation]:
@@ -69,6 +70,8 @@ class LanguageModel:
 
         Args:
             length: tokens of a row, prompt included; None: `max_length`.
+            stride: write rows longer than `max_length` through a window that slides by so many tokens; each window
+                begins with the last max_length - stride tokens written.
             sampler: a name that `anyorder methods` lists; None: "first-hitting" for an MDM, "causal" for an ARM.
             num_steps, temperature, top_k, top_p, block: as in `make_sampler`.
             on_record: called with the record of all that was done, for `anyorder.trace`.
@@ -76,11 +79,14 @@ class LanguageModel:
             ValueError: a value outside its range, an unknown sampler, a prompt that leaves nothing to write, or a
                 character that the tokenizer of a puzzle does not have.
         """
-        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block)
+        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block, stride)
         row = self.tokenizer.encode(prompt)
         size = self.max_length if length is None else length
-        if not 1 <= size <= self.max_length:
-            raise ValueError(f"length={size}: must be between 1 and the {self.max_length} tokens the model reads")
+        if size < 1 or (size > self.max_length and stride is None):
+            raise ValueError(
+                f"length={size}: must be between 1 and the {self.max_length} tokens the model reads; a stride writes "
+                "longer rows"
+            )
         if len(row) >= size:
             what = "length" if length is not None and length < self.max_length else "the model's length"
             raise ValueError(f"prompt: its {len(row)} tokens leave nothing to write in {what}={size}; shorten it")
@@ -157,9 +163,12 @@ class LanguageModel:
         top_k: int,
         top_p: float,
         block: int | None,
+        stride: int | None = None,
     ) -> Settings:
         """The settings, checked."""
-        values = {"num_steps": num_steps, "temperature": temperature, "top_k": top_k, "top_p": top_p, "block": block}
+        values: dict[str, float | None] = {"num_steps": num_steps, "temperature": temperature, "top_k": top_k, "top_p": top_p, "block": block}
+        if stride is not None:
+            values |= {"window": self.max_length, "stride": stride}
         settings = parse_config(Settings, {"name": self._name(sampler), **values}, source="sampler")
         settings.build()
         return settings
@@ -185,7 +194,7 @@ class LanguageModel:
     ) -> list[Generation]:
         if n < 1:
             raise ValueError(f"n={n}: must be >= 1 sample")
-        if len(row) > self.max_length:
+        if len(row) > self.max_length and rule.stride is None:
             raise ValueError(f"the row has {len(row)} tokens, the model reads {self.max_length}; shorten text or gaps")
         device, noise, sampler = self.model.rope_cos.device, Noise.of(seed).at(STREAM), rule.build()
         x, at_once = torch.tensor([row], device=device), rows_at_once(len(row), vocab_size=self.model.vocab.size)

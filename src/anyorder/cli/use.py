@@ -34,6 +34,9 @@ def sample(args: list[str]) -> None:
     parser.add_argument(
         "--length", type=int, metavar="L", help="tokens of a row, prompt included (default the model's)"
     )
+    parser.add_argument(
+        "--stride", type=int, metavar="S", help="for rows longer than the model: slide its window by S tokens"
+    )
     add_sampling(parser)
     add_trace(parser)
     found = parser.parse(args)
@@ -52,6 +55,7 @@ def sample(args: list[str]) -> None:
             top_k=found.top_k,
             top_p=found.top_p,
             block=found.block,
+        stride=found.stride,
             seed=found.seed,
             on_record=keep,
         )

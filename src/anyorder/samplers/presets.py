@@ -17,6 +17,7 @@ from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
 from anyorder.samplers.remasking import Alpha, Cap, Corrector, During, Plateau, Psi, Remasking, Rescale, Sigma
 from anyorder.samplers.revise import Edit, ReMDM, Written
+from anyorder.samplers.sliding import Sliding
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 
@@ -337,9 +338,14 @@ def make_sampler(
     top_k: int = 0,
     top_p: float = 1.0,
     block: int | None = None,
+    window: int | None = None,
+    stride: int | None = None,
 ) -> Sampler:
-    """The named sampler with a token rule, written block by block if `block` is given (num_steps are then per block).
+    """The named sampler with a token rule.
 
+    Args:
+        block: write block by block, so many positions each; num_steps are then per block.
+        window, stride: the network reads `window` positions, which slide along the row by `stride`.
     Raises:
         ValueError: an unknown name, a value outside its range, or num_steps for a sampler that has no such thing.
     """
@@ -356,4 +362,10 @@ def make_sampler(
             )
     token = TokenRule(temperature=temperature, top_k=top_k, top_p=top_p)
     sampler = preset.build(num_steps, token)
-    return sampler if block is None else Blockwise(sampler, block)
+    if block is not None:
+        sampler = Blockwise(sampler, block)
+    if stride is None:
+        return sampler
+    if window is None:
+        raise ValueError(f"sampler.stride={stride}: needs sampler.window, the number of positions the network reads")
+    return Sliding(sampler, window, stride)

@@ -51,6 +51,8 @@ class Settings(_Value):
     top_k: int = 0
     top_p: float = 1.0
     block: int | None = None
+    window: int | None = None
+    stride: int | None = None
 
     def build(self) -> Sampler:
         """The sampler; ValueError as `make_sampler`."""
@@ -61,6 +63,8 @@ class Settings(_Value):
             top_k=self.top_k,
             top_p=self.top_p,
             block=self.block,
+            window=self.window,
+            stride=self.stride,
         )
 
 
