@@ -52,4 +52,5 @@ class Study:
 
 STUDIES = {
     "numerics": Study("the float32 Gumbel defect of joint ancestral sampling: its law, its size, its cure", "numerics"),
+    "error-rates": Study("token and sequence error rates of parallel writing, with exact languages", "error_rates"),
 }
