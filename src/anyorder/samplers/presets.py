@@ -2,56 +2,27 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from anyorder.core.protocols import Sampler
-from anyorder.core.schedule import Linear, LogLinear
+from anyorder.core.schedule import LogLinear
 from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
 from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
 from anyorder.samplers.count import Binomial, One, Quota, check_num_steps
 from anyorder.samplers.high_order import Corrected, Extrapolated
-from anyorder.samplers.keep_best import Best, LowestConfidence
 from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
-from anyorder.samplers.remasking import Alpha, Cap, Corrector, During, Plateau, Psi, Remasking, Rescale, Sigma
-from anyorder.samplers.revise import Edit, ReMDM, Written
+from anyorder.samplers.preset import ANCESTRAL_STEPS, Preset
+from anyorder.samplers.revising import REVISING
 from anyorder.samplers.sliding import Sliding
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 
-ANCESTRAL_STEPS = 256
 GROUPS = 64
 MDLM_STEPS = 1000
 MASKGIT_STEPS = 12
-RDM_STEPS = 50
 MASKGIT_NOISE = 4.5  # choice temperature of its published code
 MOMENT_BETA = 2.0  # MaskGIT's noise 1: beta = 1 + 1/noise
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A sampler with a name.
-
-    Args:
-        build: from the number of steps (None: the sampler's own) and the token rule to the sampler.
-        paper: where it was published.
-        about: one line for people.
-        nfe: network passes per row, as a formula; L is the number of positions to write, N the number of steps.
-        paced: whether it takes a number of steps.
-    """
-
-    build: Callable[[int | None, TokenRule], Sampler]
-    paper: str
-    about: str
-    nfe: str
-    paced: bool = False
-
-    @property
-    def exact(self) -> bool:
-        """Whether a perfect model's law is sampled exactly, at the preset's own settings."""
-        return self.build(None, TokenRule()).exact
 
 
 def _one_or_binomial(num_steps: int | None) -> CountRule:
@@ -60,24 +31,6 @@ def _one_or_binomial(num_steps: int | None) -> CountRule:
 
 def _one_or_quota(num_steps: int | None, curve: str = "even") -> CountRule:
     return One() if num_steps is None else Quota(num_steps, curve)
-
-
-def _remasking(
-    num_steps: int | None,
-    token: TokenRule,
-    sigma: Sigma,
-    *,
-    schedule: Alpha | None = None,
-    by_confidence: bool = False,
-) -> Unmask:
-    """Writing and taking back along one path."""
-    path = Remasking(num_steps or ANCESTRAL_STEPS, sigma, schedule or Linear(), by_confidence)
-    return Unmask(Written(path), Uniform(), token, revise=ReMDM(path))
-
-
-def _planned(revise: LowestConfidence, token: TokenRule) -> Unmask:
-    """Draw everywhere, keep the best of drawn and written tokens."""
-    return Unmask(revise.best, Confidence("drawn"), token, "draw_first", revise)
 
 
 def _cooled(token: TokenRule, beta: float) -> TokenRule:
@@ -226,95 +179,7 @@ PRESETS: dict[str, Preset] = {
         nfe="at most N",
         paced=True,
     ),
-    "remdm-cap": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Cap(0.04)),
-        paper="arXiv:2503.00307",
-        about="ancestral, and every written token goes back with chance 0.04 or the most allowed, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "remdm-rescale": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Rescale(0.04)),
-        paper="arXiv:2503.00307",
-        about="ancestral, and every written token goes back with 0.04 times the most allowed chance, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "remdm-conf": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Rescale(1.0), by_confidence=True),
-        paper="arXiv:2503.00307",
-        about="ancestral, and at most about one token a step goes back, rather the improbable ones, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "remdm-switch": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, During(Cap(0.04), start=0.5)),
-        paper="arXiv:2503.00307",
-        about="as remdm-cap in the second half of the steps, ancestral before, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "remdm-loop": Preset(
-        build=lambda num_steps, token: _remasking(
-            num_steps, token, During(Cap(0.02), start=0.55, end=0.05), schedule=Plateau(0.55, 0.05, 0.9)
-        ),
-        paper="arXiv:2503.00307",
-        about="nine tenths written, then half the steps rewriting at that level, then the rest, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "forward-backward": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Corrector()),
-        paper="arXiv:2503.00307",
-        about="as many tokens go back in a step as one step forward writes, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "dfm-corrector": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Corrector(10.0, 0.25)),
-        paper="arXiv:2503.00307",
-        about="the corrector of discrete flow matching: rewrites most in the middle of the steps, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "psi": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Psi(0.95)),
-        paper="arXiv:2602.21185",
-        about="0.95 of the reverse step, 0.05 of noising the prediction anew, N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "p2": Preset(
-        build=lambda num_steps, token: _planned(LowestConfidence(Best(num_steps or ANCESTRAL_STEPS)), token),
-        paper="arXiv:2502.03540",
-        about="draw everywhere, keep the likeliest of drawn and written tokens, more in each of N steps (256)",
-        nfe="at most N",
-        paced=True,
-    ),
-    "rdm": Preset(
-        build=lambda num_steps, token: _planned(
-            LowestConfidence(Best(num_steps or RDM_STEPS, curve="cosine", judge="drawn"), "fallen"), token
-        ),
-        paper="arXiv:2308.12219",
-        about=f"DiffusionLLM: as p2, but only written tokens that lost confidence go back, N steps ({RDM_STEPS})",
-        nfe="at most N",
-        paced=True,
-    ),
-    "llada-edit": Preset(
-        build=lambda num_steps, token: Unmask(Threshold(0.95), Confidence("prob"), token, revise=Edit(0.9)),
-        paper="arXiv:2602.08676",
-        about="LLaDA2.1: threshold 0.95, and written tokens are replaced by others of probability above 0.9",
-        nfe="1 to L + 16",
-    ),
-    "psi-plateau": Preset(
-        build=lambda num_steps, token: _remasking(
-            num_steps, token, During(Psi(0.95), start=0.8, end=0.2), schedule=Plateau(0.8, 0.2, 0.5)
-        ),
-        paper="arXiv:2602.21185",
-        about="psi in the middle 0.6 of the steps, at half the tokens written; ancestral before and after (256)",
-        nfe="at most N",
-        paced=True,
-    ),
+    **REVISING,
     "left-to-right": Preset(
         build=lambda num_steps, token: Unmask(One(), LeftToRight(), token),
         paper="arXiv:2502.06768",
