@@ -43,7 +43,7 @@ def show(
                 if len(cell) == len(lengths)
             ],
         ),
-        f"Sequence error rate, L = {far}: SER = share of rows that the language cannot produce. \n"
+        f"Sequence error rate, L = {far}: SER = share of rows that the language cannot produce.\n"
         "Theory: exact for the clock, from the expected number of broken pairs for the 2-gram.",
         columns(
             "language|sampler|N|N/L|passes|SER|theory",
@@ -118,7 +118,7 @@ def _need_row(n: Need) -> list[str]:
 
 
 def picture(tokens: Sequence[Rate], sequences: Sequence[Rate], needs: Sequence[Need]) -> str:
-    """TER against N, SER against N with its theory, and the steps needed against the length."""
+    """TER against N, SER against N / L with its theory, and the steps needed against the length."""
     longest = max(r.length for r in tokens)
     ter, ser, steps = [], [], []
     for (name,), cell in by([r for r in tokens if r.sampler == ANCESTRAL and r.length == longest], "language").items():
@@ -128,15 +128,15 @@ def picture(tokens: Sequence[Rate], sequences: Sequence[Rate], needs: Sequence[N
     chosen = [r for r in sequences if r.sampler == ANCESTRAL and r.length in (lengths[0], lengths[-1])]
     for (name, length), cell in by(chosen, "language", "length").items():
         if cell[0].theory is not None:
-            ser.append(Line(f"{name}, L = {length}", [(float(r.num_steps), r.broken) for r in cell]))
-            ser.append(Line("", [(float(r.num_steps), r.theory or 0.0) for r in cell], dashed=True))
+            ser.append(Line(f"{name}, L = {length}", [(r.num_steps / length, r.broken) for r in cell]))
+            ser.append(Line("", [(r.num_steps / length, r.theory or 0.0) for r in cell], dashed=True))
     for (name,), found in by([n for n in needs if n.sampler == ANCESTRAL], "language").items():
         steps.append(Line(name, [(float(n.length), n.num_steps) for n in found]))
     steps.append(Line("one by one", [(float(n), float(n)) for n in lengths]))
     return line_plots(
         [
             Plot(ter, f"Token error rate, L = {longest}; dashed: exact samples", "steps N", "TER"),
-            Plot(ser, "Sequence error rate; dashed: theory", "steps N", "SER"),
+            Plot(ser, "Sequence error rate; dashed: theory", "steps per token, N / L", "SER"),
             Plot(steps, "Steps for a sequence error rate of 1/2", "length L", "steps N", log_y=True),
         ]
     )
