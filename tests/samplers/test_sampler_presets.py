@@ -8,12 +8,14 @@ import torch
 from anyorder.core.noise import Noise
 from anyorder.core.schedule import Linear
 from anyorder.core.types import Canvas, Vocab, take_rows
+from anyorder.samplers.adaptive import Threshold
 from anyorder.samplers.base import generate
 from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
 from anyorder.samplers.count import Binomial, One, PerStep, expected_passes
 from anyorder.samplers.position import Confidence, LeftToRight
 from anyorder.samplers.presets import PRESETS, make_sampler
+from anyorder.samplers.remasking import Cap, During, Plateau
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 from anyorder.testing.contracts import CountingDenoiser, blank, same
@@ -29,6 +31,10 @@ M = MODEL.vocab.mask_id
     [
         ({"name": "ancestrall"}, "sampler='ancestrall': unknown; did you mean 'ancestral'"),
         ({"name": "zzz"}, "sampler='zzz': unknown; did you mean"),
+        ({"name": "threshold:tau=1.5"}, r"sampler.tau=1.5: must be in \[0, 1\]"),
+        ({"name": "threshold:tou=0.5"}, "sampler='threshold:tou=0.5': unknown setting 'tou'; known: tau"),
+        ({"name": "threshold:tau=high"}, "tau='high' is no number; give one"),
+        ({"name": "ancestral:tau=1"}, "unknown setting 'tau'; it has none"),
         ({"name": "ancestral", "num_steps": -3}, "sampler.num_steps=-3: must be >= 1"),
         ({"name": "ancestral", "num_steps": 0}, "sampler.num_steps=0: must be >= 1"),
         ({"name": "first-hitting", "num_steps": -3}, "sampler.num_steps=-3: must be >= 1"),
@@ -62,6 +68,18 @@ def test_names_build_what_they_say():
     assert make_sampler("left-to-right", top_p=0.9, block=4) == Blockwise(
         Unmask(One(), LeftToRight(), TokenRule(top_p=0.9)), 4
     )
+
+
+def test_settings_in_a_name_take_the_place_of_the_published_ones():
+    assert make_sampler("threshold:tau=0.8") == Unmask(Threshold(0.8), Confidence())
+    assert make_sampler("threshold") == make_sampler("threshold:tau=0.9")
+    assert make_sampler("dream-entropy:alg_temp=0.3", num_steps=4).position == Confidence("entropy", 0.3, linear=True)
+    loop = make_sampler("remdm-loop:eta=0.1,level=0.8")
+    assert loop.revise.path.sigma == During(Cap(0.1), 0.55, 0.05)
+    assert loop.revise.path.schedule == Plateau(0.55, 0.05, 0.8)
+    for name, preset in PRESETS.items():  # every setting is used
+        for key, value in preset.settings.items():
+            assert make_sampler(f"{name}:{key}={value * 0.95 + 0.013}") != make_sampler(name), f"{name}: {key}"
 
 
 def test_exactness_is_derived_from_the_rules():

@@ -19,7 +19,7 @@ from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
 from anyorder.models.transformer import Transformer
 from anyorder.samplers.base import generate
-from anyorder.samplers.presets import PRESETS
+from anyorder.samplers.presets import preset_of
 from anyorder.trace.record import STREAM, Header, Record, RowEnd, Settings, StepRecord, fold, make_record, merge
 from anyorder.trace.replay import model_id
 from anyorder.trace.watch import record_steps, row_ends, starts
@@ -166,7 +166,13 @@ class LanguageModel:
         stride: int | None = None,
     ) -> Settings:
         """The settings, checked."""
-        values: dict[str, float | None] = {"num_steps": num_steps, "temperature": temperature, "top_k": top_k, "top_p": top_p, "block": block}
+        values: dict[str, float | None] = {
+            "num_steps": num_steps,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "block": block,
+        }
         if stride is not None:
             values |= {"window": self.max_length, "stride": stride}
         settings = parse_config(Settings, {"name": self._name(sampler), **values}, source="sampler")
@@ -175,7 +181,8 @@ class LanguageModel:
 
     def _name(self, sampler: str | None) -> str:
         name = sampler or DEFAULT_SAMPLER[self.kind]
-        if self.kind == "arm" and name in PRESETS and name not in FOR_CAUSAL:
+        preset_of(name)  # an unknown one is said to be so, whatever the model
+        if self.kind == "arm" and name not in FOR_CAUSAL:
             raise ValueError(f"sampler={name!r}: an autoregressive model writes from left to right; use 'causal'")
         return name
 

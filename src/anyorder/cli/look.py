@@ -139,7 +139,16 @@ def methods(args: list[str]) -> None:
     from anyorder.samplers.presets import PRESETS
 
     samplers = [
-        {"name": n, "exact": p.exact, "passes": p.nfe, "steps": p.paced, "paper": p.paper, "about": p.about}
+        {
+            "name": n,
+            "exact": p.exact,
+            "passes": p.nfe,
+            "steps": p.paced,
+            "paper": p.paper,
+            "about": p.about,
+            "rules": p.rules,
+            "settings": dict(p.settings),
+        }
         for n, p in PRESETS.items()
     ]
     processes = []
@@ -152,12 +161,18 @@ def methods(args: list[str]) -> None:
             "samplers (--sampler NAME); L is the number of tokens to write, N the number of --steps\n",
             table(["name", "law", "passes a row", "--steps", "paper"], [_sampler_row(s) for s in samplers]),
             "\nexact: with a perfect model, samples follow the data law at temperature 1\n",
-            pairs([(str(s["name"]), str(s["about"])) for s in samplers]),
+            "\n".join(f"{s['name']}: {s['about']}\n{_made_of(s)}" for s in samplers),
             "\nprocesses (options --process.* of anyorder train)\n",
             pairs([(str(p["name"]), f"{p['about']} ({p['paper']})") for p in processes]),
         ]
     )
     finish({"samplers": samplers, "processes": processes}, as_json=found.json, text=text)
+
+
+def _made_of(s: dict[str, Any]) -> str:
+    numbers = ",".join(f"{key}={value:g}" for key, value in s["settings"].items())
+    spec = f"\n    --sampler {s['name']}:{numbers}" if numbers else ""
+    return f"    {s['rules']}{spec}"
 
 
 def _sampler_row(s: dict[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ def write_traced(write: "Write", found: argparse.Namespace, *, command: str) -> 
     Raises:
         ValueError: a trace that is neither .jsonl nor .html, or a value that `write` refuses.
     """
-    from anyorder.samplers.presets import PRESETS, make_sampler
+    from anyorder.samplers.presets import make_sampler, preset_of
 
     if found.trace is not None:
         _check_name(found.trace)
@@ -47,7 +47,7 @@ def write_traced(write: "Write", found: argparse.Namespace, *, command: str) -> 
     keep = None if found.trace is None else records.append
     made = write(found.sampler, found.steps, keep)
     if found.compare is not None:
-        made = made + write(found.compare, found.steps if PRESETS[found.compare].paced else None, keep)
+        made = made + write(found.compare, found.steps if preset_of(found.compare).paced else None, keep)
     if found.trace is not None:
         _save(found.trace, records, command)
     return made

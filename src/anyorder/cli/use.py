@@ -55,7 +55,7 @@ def sample(args: list[str]) -> None:
             top_k=found.top_k,
             top_p=found.top_p,
             block=found.block,
-        stride=found.stride,
+            stride=found.stride,
             seed=found.seed,
             on_record=keep,
         )

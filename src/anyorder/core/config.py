@@ -18,6 +18,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """A name with options, "name:key=value,key=value", taken apart."""
+    name, _, rest = spec.partition(":")
+    pairs = [item.partition("=") for item in rest.split(",") if item]
+    return name, {key: value for key, _, value in pairs}
+
+
 def parse_config(kind: type[Config], values: dict[str, Any], *, source: str) -> Config:
     """`values` as a validated `kind`. An error is one sentence: key, value, rule, nearest key."""
     try:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 
+from anyorder.core.config import nearest, parse_spec
 from anyorder.core.protocols import Sampler
 from anyorder.core.schedule import LogLinear
 from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
@@ -21,8 +23,6 @@ from anyorder.samplers.unmask import Unmask
 GROUPS = 64
 MDLM_STEPS = 1000
 MASKGIT_STEPS = 12
-MASKGIT_NOISE = 4.5  # choice temperature of its published code
-MOMENT_BETA = 2.0  # MaskGIT's noise 1: beta = 1 + 1/noise
 
 
 def _one_or_binomial(num_steps: int | None) -> CountRule:
@@ -40,154 +40,180 @@ def _cooled(token: TokenRule, beta: float) -> TokenRule:
 
 PRESETS: dict[str, Preset] = {
     "first-hitting": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), Uniform(), token),
+        build=lambda num_steps, token, given: Unmask(_one_or_quota(num_steps), Uniform(), token),
         paper="arXiv:2409.02908",
         about="one token per pass in uniformly random order, the limit of ancestral; or equal groups in N steps",
         nfe="L, or at most N",
         paced=True,
     ),
     "first-hitting-extrapolated": Preset(
-        build=lambda num_steps, token: Extrapolated(num_steps or GROUPS, token),
+        build=lambda num_steps, token, given: Extrapolated(num_steps or GROUPS, token),
         paper="arXiv:2409.02908",
         about=f"first-hitting in N groups ({GROUPS}), tokens from two predictions extrapolated to their times",
         nfe="at most N",
         paced=True,
     ),
     "first-hitting-corrected": Preset(
-        build=lambda num_steps, token: Corrected(num_steps or GROUPS, token),
+        build=lambda num_steps, token, given: Corrected(num_steps or GROUPS, token),
         paper="arXiv:2409.02908",
         about=f"experimental: first-hitting in N groups ({GROUPS}), each drawn again with the next prediction",
         nfe="at most N",
         paced=True,
     ),
     "ancestral": Preset(
-        build=lambda num_steps, token: Unmask(Binomial(num_steps or ANCESTRAL_STEPS), Uniform(), token),
+        build=lambda num_steps, token, given: Unmask(Binomial(num_steps or ANCESTRAL_STEPS), Uniform(), token),
         paper="arXiv:2107.03006, arXiv:2406.07524",
         about=f"each position opens on its own, linear schedule, N steps ({ANCESTRAL_STEPS}); idle ones are free",
         nfe="N (1 - (1 - 1/N)^L)",
         paced=True,
     ),
     "mdlm-cache": Preset(
-        build=lambda num_steps, token: Unmask(Binomial(num_steps or MDLM_STEPS, LogLinear()), Uniform(), token),
+        build=lambda num_steps, token, given: Unmask(Binomial(num_steps or MDLM_STEPS, LogLinear()), Uniform(), token),
         paper="arXiv:2406.07524",
         about=f"MDLM's ddpm_cache: ancestral on its log-linear schedule, N steps ({MDLM_STEPS}); idle ones are free",
         nfe="at most L",
         paced=True,
     ),
     "llada-random": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), Uniform(), token),
+        build=lambda num_steps, token, given: Unmask(_one_or_quota(num_steps), Uniform(), token),
         paper="arXiv:2502.09992",
         about="LLaDA's random remasking: uniformly random order, one per pass, or equal groups in N steps",
         nfe="L, or at most N",
         paced=True,
     ),
     "top-prob": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_binomial(num_steps), Confidence("prob"), token),
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_binomial(num_steps), Confidence("prob", given["noise"]), token
+        ),
         paper="arXiv:2502.06768",
         about="the positions the model is surest of first: one per pass, or as many as ancestral with N steps",
         nfe="L, or at most N",
         paced=True,
+        settings={"noise": 0.0},
     ),
     "margin": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_binomial(num_steps), Confidence("margin"), token),
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_binomial(num_steps), Confidence("margin", given["noise"]), token
+        ),
         paper="arXiv:2502.06768",
         about="first where the best token leads the second best by most; paced as top-prob",
         nfe="L, or at most N",
         paced=True,
+        settings={"noise": 0.0},
     ),
     "entropy": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_binomial(num_steps), Confidence("entropy"), token),
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_binomial(num_steps), Confidence("entropy", given["noise"]), token
+        ),
         paper="arXiv:2502.06768",
         about="first where the prediction has the lowest entropy; paced as top-prob",
         nfe="L, or at most N",
         paced=True,
+        settings={"noise": 0.0},
     ),
     "highest-entropy": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), HighestEntropy(), token),
+        build=lambda num_steps, token, given: Unmask(_one_or_quota(num_steps), HighestEntropy(), token),
         paper="arXiv:2411.06438",
         about="first where the prediction has the highest entropy (EAGS): one per pass, or equal groups in N steps",
         nfe="L, or at most N",
         paced=True,
     ),
     "threshold": Preset(
-        build=lambda num_steps, token: Unmask(Threshold(0.9), Confidence("prob"), token),
+        build=lambda num_steps, token, given: Unmask(Threshold(given["tau"]), Confidence("prob"), token),
         paper="arXiv:2505.22618",
         about="all positions whose best token has probability 0.9 or more, at least one (Fast-dLLM)",
         nfe="1 to L",
+        settings={"tau": 0.9},
     ),
     "factor": Preset(
-        build=lambda num_steps, token: Unmask(Factor(1.0), Confidence("prob"), token),
+        build=lambda num_steps, token, given: Unmask(Factor(given["f"]), Confidence("prob"), token),
         paper="arXiv:2505.22618",
         about="the n surest positions with (n + 1)(1 - confidence) <= 1, at least one (Fast-dLLM)",
         nfe="1 to L",
+        settings={"f": 1.0},
     ),
     "entropy-bound": Preset(
-        build=lambda num_steps, token: Unmask(EntropyBound(0.1), Confidence("entropy"), token),
+        build=lambda num_steps, token, given: Unmask(EntropyBound(given["gamma"]), Confidence("entropy"), token),
         paper="arXiv:2505.24857",
         about="the positions of lowest entropy while what drawing them together can lose stays within 0.1 nats",
         nfe="1 to L",
+        settings={"gamma": 0.1},
     ),
     "low-confidence": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps), Confidence("drawn"), token, order="draw_first"),
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_quota(num_steps), Confidence("drawn", given["noise"]), token, order="draw_first"
+        ),
         paper="arXiv:2502.09992",
         about="LLaDA: draw everywhere, keep the likeliest draws: one per pass, or equal groups in N steps",
         nfe="L, or at most N",
         paced=True,
+        settings={"noise": 0.0},
     ),
     "dream-maskgit-plus": Preset(
-        build=lambda num_steps, token: Unmask(
-            _one_or_quota(num_steps, "dream"), Confidence("drawn"), token, order="draw_first"
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_quota(num_steps, "dream"),
+            Confidence("drawn", given["alg_temp"], linear=True),
+            token,
+            order="draw_first",
         ),
         paper="arXiv:2508.15487",
         about="Dream: draw everywhere, keep the likeliest draws, in N steps of Dream's own plan",
         nfe="L, or at most N",
         paced=True,
+        settings={"alg_temp": 0.0},
     ),
     "dream-margin": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps, "dream"), Confidence("margin"), token),
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_quota(num_steps, "dream"), Confidence("margin", given["alg_temp"], linear=True), token
+        ),
         paper="arXiv:2508.15487",
         about="Dream's topk_margin: largest lead first, in N steps of Dream's own plan",
         nfe="L, or at most N",
         paced=True,
+        settings={"alg_temp": 0.0},
     ),
     "dream-entropy": Preset(
-        build=lambda num_steps, token: Unmask(_one_or_quota(num_steps, "dream"), Confidence("entropy"), token),
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_quota(num_steps, "dream"), Confidence("entropy", given["alg_temp"], linear=True), token
+        ),
         paper="arXiv:2508.15487",
         about="Dream's entropy: lowest entropy first, in N steps of Dream's own plan",
         nfe="L, or at most N",
         paced=True,
+        settings={"alg_temp": 0.0},
     ),
     "maskgit": Preset(
-        build=lambda num_steps, token: Unmask(
+        build=lambda num_steps, token, given: Unmask(
             Quota(num_steps or MASKGIT_STEPS, "cosine"),
-            Confidence("drawn", noise=MASKGIT_NOISE, anneal=num_steps or MASKGIT_STEPS),
+            Confidence("drawn", noise=given["noise"], anneal=num_steps or MASKGIT_STEPS),
             token,
             order="draw_first",
         ),
         paper="arXiv:2202.04200",
-        about=f"draw everywhere, keep by log p + Gumbel noise ({MASKGIT_NOISE}, falling), cosine plan, N steps "
-        f"({MASKGIT_STEPS})",
+        about=f"draw everywhere, keep by log p + Gumbel noise (4.5, falling), cosine plan, N steps ({MASKGIT_STEPS})",
         nfe="at most N",
         paced=True,
+        settings={"noise": 4.5},
     ),
     "moment": Preset(
-        build=lambda num_steps, token: Unmask(
-            Quota(num_steps or MASKGIT_STEPS, "cosine"), Moment(MOMENT_BETA), _cooled(token, MOMENT_BETA)
+        build=lambda num_steps, token, given: Unmask(
+            Quota(num_steps or MASKGIT_STEPS, "cosine"), Moment(given["beta"]), _cooled(token, given["beta"])
         ),
         paper="arXiv:2510.04525",
-        about=f"MaskGIT, positions chosen first: weight sum p^{MOMENT_BETA:g}, tokens from p^{MOMENT_BETA:g}, N steps",
+        about="MaskGIT, positions chosen first: weight sum p^beta, tokens from p^beta (beta 2), N steps",
         nfe="at most N",
         paced=True,
+        settings={"beta": 2.0},
     ),
     **REVISING,
     "left-to-right": Preset(
-        build=lambda num_steps, token: Unmask(One(), LeftToRight(), token),
+        build=lambda num_steps, token, given: Unmask(One(), LeftToRight(), token),
         paper="arXiv:2502.06768",
         about="one token per pass from left to right, seeing prompts on both sides",
         nfe="L",
     ),
     "causal": Preset(
-        build=lambda num_steps, token: Causal(token),
+        build=lambda num_steps, token, given: Causal(token),
         paper="arXiv:2005.14165",
         about="one token per pass from left to right, seeing the left side only: how an autoregressive model writes",
         nfe="L",
@@ -209,15 +235,15 @@ def make_sampler(
     """The named sampler with a token rule.
 
     Args:
+        name: a key of `PRESETS`, with settings of its own if wanted: "threshold:tau=0.8".
         block: write block by block, so many positions each; num_steps are then per block.
         window, stride: the network reads `window` positions, which slide along the row by `stride`.
     Raises:
         ValueError: an unknown name, a value outside its range, or num_steps for a sampler that has no such thing.
     """
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"sampler={name!r}: unknown; did you mean {near!r}? known: {', '.join(PRESETS)}")
-    preset = PRESETS[name]
+    spec = name
+    name, given = parse_spec(spec)
+    preset = preset_of(spec)
     if num_steps is not None:
         check_num_steps(num_steps)
         if not preset.paced:
@@ -226,7 +252,7 @@ def make_sampler(
                 f"sampler.num_steps={num_steps}: {name} writes one token per step; leave it out, or use: {paced}"
             )
     token = TokenRule(temperature=temperature, top_k=top_k, top_p=top_p)
-    sampler = preset.build(num_steps, token)
+    sampler = preset.build(num_steps, token, _settings(spec, given, preset.settings))
     if block is not None:
         sampler = Blockwise(sampler, block)
     if stride is None:
@@ -234,3 +260,30 @@ def make_sampler(
     if window is None:
         raise ValueError(f"sampler.stride={stride}: needs sampler.window, the number of positions the network reads")
     return Sliding(sampler, window, stride)
+
+
+def preset_of(spec: str) -> Preset:
+    """The preset a name with or without settings belongs to.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    name = parse_spec(spec)[0]
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"sampler={name!r}: unknown; did you mean {near!r}? known: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _settings(spec: str, given: Mapping[str, str], known: Mapping[str, float]) -> dict[str, float]:
+    """The published numbers with the user's own in their places."""
+    numbers = dict(known)
+    for key, value in given.items():
+        if key not in known:
+            way_out = nearest(key, known) if known else "it has none"
+            raise ValueError(f"sampler={spec!r}: unknown setting {key!r}; {way_out}")
+        try:
+            numbers[key] = float(value)
+        except ValueError:
+            raise ValueError(f"sampler={spec!r}: {key}={value!r} is no number; give one") from None
+    return numbers

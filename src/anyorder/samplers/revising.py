@@ -33,81 +33,100 @@ def _planned(revise: LowestConfidence, token: TokenRule) -> Unmask:
 
 REVISING: dict[str, Preset] = {
     "remdm-cap": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Cap(0.04)),
+        build=lambda num_steps, token, given: _remasking(num_steps, token, Cap(given["eta"])),
         paper="arXiv:2503.00307",
         about="ancestral, and every written token goes back with chance 0.04 or the most allowed, N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"eta": 0.04},
     ),
     "remdm-rescale": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Rescale(0.04)),
+        build=lambda num_steps, token, given: _remasking(num_steps, token, Rescale(given["eta"])),
         paper="arXiv:2503.00307",
         about="ancestral, and every written token goes back with 0.04 times the most allowed chance, N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"eta": 0.04},
     ),
     "remdm-conf": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Rescale(1.0), by_confidence=True),
+        build=lambda num_steps, token, given: _remasking(num_steps, token, Rescale(given["eta"]), by_confidence=True),
         paper="arXiv:2503.00307",
         about="ancestral, and at most about one token a step goes back, rather the improbable ones, N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"eta": 1.0},
     ),
     "remdm-switch": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, During(Cap(0.04), start=0.5)),
+        build=lambda num_steps, token, given: _remasking(
+            num_steps, token, During(Cap(given["eta"]), start=given["start"])
+        ),
         paper="arXiv:2503.00307",
         about="as remdm-cap in the second half of the steps, ancestral before, N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"eta": 0.04, "start": 0.5},
     ),
     "remdm-loop": Preset(
-        build=lambda num_steps, token: _remasking(
-            num_steps, token, During(Cap(0.02), start=0.55, end=0.05), schedule=Plateau(0.55, 0.05, 0.9)
+        build=lambda num_steps, token, given: _remasking(
+            num_steps,
+            token,
+            During(Cap(given["eta"]), given["start"], given["end"]),
+            schedule=Plateau(given["start"], given["end"], given["level"]),
         ),
         paper="arXiv:2503.00307",
         about="nine tenths written, then half the steps rewriting at that level, then the rest, N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"eta": 0.02, "start": 0.55, "end": 0.05, "level": 0.9},
     ),
     "forward-backward": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Corrector()),
+        build=lambda num_steps, token, given: _remasking(num_steps, token, Corrector()),
         paper="arXiv:2503.00307",
         about="as many tokens go back in a step as one step forward writes, N steps (256)",
         nfe="at most N",
         paced=True,
     ),
     "dfm-corrector": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Corrector(10.0, 0.25)),
+        build=lambda num_steps, token, given: _remasking(num_steps, token, Corrector(given["scale"], given["power"])),
         paper="arXiv:2503.00307",
         about="the corrector of discrete flow matching: rewrites most in the middle of the steps, N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"scale": 10.0, "power": 0.25},
     ),
     "psi": Preset(
-        build=lambda num_steps, token: _remasking(num_steps, token, Psi(0.95)),
+        build=lambda num_steps, token, given: _remasking(num_steps, token, Psi(given["kappa"])),
         paper="arXiv:2602.21185",
         about="0.95 of the reverse step, 0.05 of noising the prediction anew, N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"kappa": 0.95},
     ),
     "psi-plateau": Preset(
-        build=lambda num_steps, token: _remasking(
-            num_steps, token, During(Psi(0.95), start=0.8, end=0.2), schedule=Plateau(0.8, 0.2, 0.5)
+        build=lambda num_steps, token, given: _remasking(
+            num_steps,
+            token,
+            During(Psi(given["kappa"]), given["start"], given["end"]),
+            schedule=Plateau(given["start"], given["end"], given["level"]),
         ),
         paper="arXiv:2602.21185",
         about="psi in the middle 0.6 of the steps, at half the tokens written; ancestral before and after (256)",
         nfe="at most N",
         paced=True,
+        settings={"kappa": 0.95, "start": 0.8, "end": 0.2, "level": 0.5},
     ),
     "p2": Preset(
-        build=lambda num_steps, token: _planned(LowestConfidence(Best(num_steps or ANCESTRAL_STEPS)), token),
+        build=lambda num_steps, token, given: _planned(
+            LowestConfidence(Best(num_steps or ANCESTRAL_STEPS, given["eta"])), token
+        ),
         paper="arXiv:2502.03540",
         about="draw everywhere, keep the likeliest of drawn and written tokens, more in each of N steps (256)",
         nfe="at most N",
         paced=True,
+        settings={"eta": 1.0},
     ),
     "rdm": Preset(
-        build=lambda num_steps, token: _planned(
+        build=lambda num_steps, token, given: _planned(
             LowestConfidence(Best(num_steps or RDM_STEPS, curve="cosine", judge="drawn"), "fallen"), token
         ),
         paper="arXiv:2308.12219",
@@ -116,9 +135,12 @@ REVISING: dict[str, Preset] = {
         paced=True,
     ),
     "llada-edit": Preset(
-        build=lambda num_steps, token: Unmask(Threshold(0.95), Confidence("prob"), token, revise=Edit(0.9)),
+        build=lambda num_steps, token, given: Unmask(
+            Threshold(given["tau"]), Confidence("prob"), token, revise=Edit(given["edit"])
+        ),
         paper="arXiv:2602.08676",
         about="LLaDA2.1: threshold 0.95, and written tokens are replaced by others of probability above 0.9",
         nfe="1 to L + 16",
+        settings={"tau": 0.95, "edit": 0.9},
     ),
 }

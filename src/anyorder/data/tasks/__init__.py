@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Final
 
-from anyorder.core.config import nearest
+from anyorder.core.config import nearest, parse_spec
 from anyorder.data.tasks.base import Problems, Task
 from anyorder.data.tasks.nae_sat import NaeSat
 from anyorder.data.tasks.sudoku import Sudoku
@@ -18,12 +18,12 @@ def make_task(spec: str) -> Task:
     Raises:
         ValueError: an unknown task or option (the nearest is named), or a value of the wrong kind.
     """
-    name, _, rest = spec.partition(":")
+    name, given = parse_spec(spec)
     if name not in TASKS:
         raise ValueError(f"task={name!r}: unknown; {nearest(name, TASKS)}")
     kinds: dict[str, Any] = {f.name: type(f.default) for f in dataclasses.fields(TASKS[name])}  # type: ignore[arg-type]
     options: dict[str, Any] = {}
-    for key, _, value in (item.partition("=") for item in rest.split(",") if item):
+    for key, value in given.items():
         if key not in kinds:
             raise ValueError(f"task={spec!r}: unknown option {key!r}; {nearest(key, kinds)}")
         try:
