@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from anyorder.studies.error_runs import ANCESTRAL, Need, Rate, fall, growth
 from anyorder.studies.plot_svg import Line, Plot, line_plots
+from anyorder.studies.text import columns
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ def show(
         columns(
             "language|sampler|N|passes|TER|exp(H/L)|gap|pairs|path",
             [_token_row(r, paths) for r in tokens if r.length == longest],
+            left=2,
         ),
         "The gap falls as N^-p: " + ", ".join(f"{k[0]} p = {_plus_minus(*fall(v))}" for k, v in falls.items()) + ".",
         "TER of ancestral sampling does not depend on the length:",
@@ -48,9 +50,10 @@ def show(
         columns(
             "language|sampler|N|N/L|passes|SER|theory",
             [_sequence_row(r) for r in sequences if r.length == far],
+            left=2,
         ),
         "Steps for SER = 1/2, interpolated:",
-        columns("language|sampler|L|N|N/L|passes|theory", [_need_row(n) for n in needs]),
+        columns("language|sampler|L|N|N/L|passes|theory", [_need_row(n) for n in needs], left=2),
         "They grow as L^p: "
         + ", ".join(
             f"{k[0]}, {k[1]} p = {_plus_minus(*growth(v))}" for k, v in by(needs, "language", "sampler").items()
@@ -58,14 +61,6 @@ def show(
         + ".",
     ]
     return "\n\n".join(parts)
-
-
-def columns(heading: str, rows: Sequence[Sequence[str]]) -> str:
-    """Columns, their names divided by |; all but the first two are flush right."""
-    names = heading.split("|")
-    widths = [max(len(row[i]) for row in [names, *rows]) for i in range(len(names))]
-    lines = [[c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))] for r in [names, *rows]]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _plus_minus(value: float, error: float) -> str:

@@ -21,6 +21,7 @@ from anyorder.studies.numerics_draws import Cost, Drawn, coarse_draws, costs, ou
 from anyorder.studies.numerics_faulty import JointGumbel, PlainGumbel, lattice_law, lattice_run
 from anyorder.studies.numerics_trained import Way, Written, written_by
 from anyorder.studies.plot_svg import Line, line_plot
+from anyorder.studies.text import columns
 
 VOCAB = 50257
 EXPONENTS = (1.0, 1.5, 2.5)
@@ -242,24 +243,24 @@ def show(
     parts = [
         f"Ancestral, one float32 Gumbel-max over tokens and mask: Zipf(a), {VOCAB} tokens; entropies in nats.\n"
         "First step: reveals / due, entropy, temperature, and the same from a separate derivation; then the whole run.",
-        _lines("a|N|exact|revealed|entropy|T|reference|run|T", [_loss_row(x) for x in table]),
+        columns("a|N|exact|revealed|entropy|T|reference|run|T", [_loss_row(x) for x in table]),
         "Plain Gumbel-max, no mask class, with uniforms of a dtype: entropy in nats.",
-        _lines(f"a|exact|{'|'.join(BITS)}|reference", [_noise_row(a, low) for a in EXPONENTS]),
+        columns(f"a|exact|{'|'.join(BITS)}|reference", [_noise_row(a, low) for a in EXPONENTS]),
         f"Simulated runs, Zipf(a), {SMALL_VOCAB} tokens; p: chi-square over octaves, TV: distance to the model.\n"
         f"Joint with {SMALL_BITS}-bit noise, which loses in {SMALL_STEPS} steps what float32 loses in {same},\n"
         "and with the bits of float16 (11) and bfloat16 (8). Plain: positions settled first, Gumbel-max over tokens.",
-        _lines("draw|a|N|positions|entropy|p (its law)|p (model)|TV|TV of its law", [_drawn_row(x) for x in drawn]),
+        columns("draw|a|N|positions|entropy|p (its law)|p (model)|TV|TV of its law", [_drawn_row(x) for x in drawn]),
         f"One draw from {VOCAB} logits: microseconds per position, and over ours, with its noise and without.",
-        _lines("draw|with noise|ratio|without|ratio", [_cost_row(x, cost[-1]) for x in cost]),
+        columns("draw|with noise|ratio|without|ratio", [_cost_row(x, cost[-1]) for x in cost]),
     ]
     if written:
         judge = written[0].judge
         read = f"generative perplexity under {judge}" if judge else "no perplexity, as no twin lies beside the model"
         parts += [
             "A trained model: entropy (nats) of its first prediction, and of what step one draws in float32 by law.",
-            _lines("N|predicted|drawn", [[str(x.num_steps), f"{x.before:.4f}", f"{x.after:.4f}"] for x in written]),
+            columns("N|predicted|drawn", [[str(x.num_steps), f"{x.before:.4f}", f"{x.after:.4f}"] for x in written]),
             f"Its samples, {written[0].rows} each way: unigram entropy and {read}; ± standard error.",
-            _lines("N|draws|entropy|gen-PPL", [row for x in written for row in _written_rows(x)]),
+            columns("N|draws|entropy|gen-PPL", [row for x in written for row in _written_rows(x)]),
         ]
     return "\n\n".join(parts)
 
@@ -294,16 +295,6 @@ def _written_rows(x: Written) -> list[list[str]]:
 
 def _ppl(way: Way) -> str:
     return "-" if way.gen_ppl is None else f"{way.gen_ppl:.1f} ± {way.gen_ppl_error:.1f}"
-
-
-def _lines(heading: str, rows: Sequence[Sequence[str]]) -> str:
-    """Columns, their names divided by |; all but the first are flush right."""
-    columns = heading.split("|")
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    lines = [
-        [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))] for r in [columns, *rows]
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def picture(table: Sequence[Loss]) -> str:
