@@ -1,5 +1,6 @@
 """What every benchmark shares: timing, the machine's name, a table for people and one JSON line for programs."""
 
+import itertools
 import json
 import platform
 import subprocess
@@ -56,23 +57,35 @@ def at_least(value: float, aim: float) -> dict[str, float | bool]:
     return {"value": round(value, 4), "aim": aim, "met": value >= aim}
 
 
+def at_most(value: float, aim: float) -> dict[str, float | bool]:
+    """As `at_least`, for what should be small."""
+    return {"value": round(value, 4), "aim": aim, "met": value <= aim}
+
+
 def report(
     bench: str, rows: Sequence[Row], *, checks: dict[str, dict[str, float | bool]], setup: dict[str, str | int | float]
 ) -> None:
-    """Print the setup, the rows as a table, each aim in words, and everything as one JSON object on the last line."""
+    """Print the setup, the rows as tables, each aim in words, and everything as one JSON object on the last line.
+
+    Rows with other columns than those before them begin a new table.
+    """
     where = machine()
     print(f"\n{bench}: " + ", ".join(f"{k} {v}" for k, v in {**setup, **where}.items()) + "\n")
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = [columns, *[[_cell(row.get(key, "")) for key in columns] for row in rows]]
-    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
-    for index, line in enumerate(table):
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
-        if index == 0:
-            print("  ".join("-" * width for width in widths))
-    print()
+    for columns, alike in itertools.groupby(rows, key=tuple):
+        _print_table(columns, list(alike))
     for name, check in checks.items():
         print(f"{'met ' if check['met'] else 'MISSED'}  {name}: {_cell(check['value'])} (aim {_cell(check['aim'])})")
     print(json.dumps({"bench": bench, "setup": setup, "machine": where, "rows": list(rows), "checks": checks}))
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[Row]) -> None:
+    """A heading, a rule, a line per row, an empty line."""
+    table = [list(columns), *[[_cell(row[key]) for key in columns] for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    table.insert(1, ["-" * width for width in widths])
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+    print()
 
 
 def _cell(value: str | int | float | bool) -> str:
