@@ -188,7 +188,7 @@ class Counting:
 
     def __call__(self, canvas: Canvas, at: torch.Tensor) -> torch.Tensor:
         assert torch.equal(at, canvas.x == self.vocab.mask_id)
-        assert torch.equal(canvas.fixed, ~at)
+        assert not canvas.fixed.any(), "a visible target is no prompt"
         self.asked, self.rows = self.asked + int(at.sum()), self.rows + len(at)
         return self.inner(canvas, at)
 

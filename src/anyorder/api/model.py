@@ -63,6 +63,8 @@ class LanguageModel:
         top_p: float = 1.0,
         block: int | None = None,
         stride: int | None = None,
+        guidance: float = 0.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         seed: int = 0,
         on_record: Callable[[Record], None] | None = None,
     ) -> list[Generation]:
@@ -72,6 +74,8 @@ class LanguageModel:
             length: tokens of a row, prompt included; None: `max_length`.
             stride: write rows longer than `max_length` through a window that slides by so many tokens; each window
                 begins with the last max_length - stride tokens written.
+            guidance: w of unsupervised classifier-free guidance; 0 for none. Each guided pass costs two.
+            guidance_interval: guide while the share of tokens not yet written lies in (low, high].
             sampler: a name that `anyorder methods` lists; None: "first-hitting" for an MDM, "causal" for an ARM.
             num_steps, temperature, top_k, top_p, block: as in `make_sampler`.
             on_record: called with the record of all that was done, for `anyorder.trace`.
@@ -79,7 +83,9 @@ class LanguageModel:
             ValueError: a value outside its range, an unknown sampler, a prompt that leaves nothing to write, or a
                 character that the tokenizer of a puzzle does not have.
         """
-        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block, stride)
+        rule = self._rule(
+            sampler, num_steps, temperature, top_k, top_p, block, stride, guidance=(guidance, guidance_interval)
+        )
         row = self.tokenizer.encode(prompt)
         size = self.max_length if length is None else length
         if size < 1 or (size > self.max_length and stride is None):
@@ -105,6 +111,8 @@ class LanguageModel:
         top_k: int = 0,
         top_p: float = 1.0,
         block: int | None = None,
+        guidance: float = 0.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         seed: int = 0,
         on_record: Callable[[Record], None] | None = None,
     ) -> list[Generation]:
@@ -114,13 +122,14 @@ class LanguageModel:
 
         Args:
             sampler, num_steps, temperature, top_k, top_p, block, on_record: as in `sample`.
+            guidance, guidance_interval: as in `sample`; the prompt is the given text on both sides.
         Raises:
             ValueError: no gap, a row longer than the model, a value outside its range, or text after a gap for an
                 autoregressive model, which cannot see it.
         """
         if isinstance(parts, str):
             raise ValueError('parts: must be a list of texts and gaps, as in ["text ", GAP(4), " more"]')
-        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block)
+        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block, guidance=(guidance, guidance_interval))
         row = [i for part in parts for i in self._ids(part)]
         mask = self.model.vocab.mask_id
         if mask not in row:
@@ -164,8 +173,12 @@ class LanguageModel:
         top_p: float,
         block: int | None,
         stride: int | None = None,
+        *,
+        guidance: tuple[float, tuple[float, float]],
     ) -> Settings:
         """The settings, checked."""
+        if guidance[0] and self.kind == "arm":
+            raise ValueError(f"guidance={guidance[0]}: an autoregressive model was never shown a masked prompt; use 0")
         values: dict[str, float | None] = {
             "num_steps": num_steps,
             "temperature": temperature,
@@ -175,8 +188,10 @@ class LanguageModel:
         }
         if stride is not None:
             values |= {"window": self.max_length, "stride": stride}
-        settings = parse_config(Settings, {"name": self._name(sampler), **values}, source="sampler")
+        named = {"name": self._name(sampler), "guidance": guidance[0], "guidance_interval": guidance[1]}
+        settings = parse_config(Settings, {**named, **values}, source="sampler")
         settings.build()
+        settings.around(self.model)
         return settings
 
     def _name(self, sampler: str | None) -> str:
@@ -203,7 +218,8 @@ class LanguageModel:
             raise ValueError(f"n={n}: must be >= 1 sample")
         if len(row) > self.max_length and rule.stride is None:
             raise ValueError(f"the row has {len(row)} tokens, the model reads {self.max_length}; shorten text or gaps")
-        device, noise, sampler = self.model.rope_cos.device, Noise.of(seed).at(STREAM), rule.build()
+        device, noise = self.model.rope_cos.device, Noise.of(seed).at(STREAM)
+        sampler, model = rule.build(), rule.around(self.model)
         x, at_once = torch.tensor([row], device=device), rows_at_once(len(row), vocab_size=self.model.vocab.size)
         written: list[Generation] = []
         batches: list[list[StepRecord]] = []
@@ -211,9 +227,9 @@ class LanguageModel:
             began = time.perf_counter()
             canvas = Canvas.of(x.repeat(len(ids), 1), vocab=self.model.vocab, row_id=ids)
             if on_record is None:
-                ends = row_ends(generate(sampler, self.model, canvas, noise=noise))
+                ends = row_ends(generate(sampler, model, canvas, noise=noise))
             else:
-                batches.append(list(record_steps(sampler, self.model, canvas, noise=noise)))
+                batches.append(list(record_steps(sampler, model, canvas, noise=noise)))
                 ends = fold(starts(canvas), batches[-1], vocab=self.model.vocab)
             seconds = time.perf_counter() - began
             written += [self._generation(e, seconds=seconds, name=rule.name, end_at_eos=end_at_eos) for e in ends]

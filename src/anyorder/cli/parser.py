@@ -73,6 +73,27 @@ def add_sampling(parser: Parser, *, n: int = 1) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same text (default 0)")
 
 
+def add_guidance(parser: Parser) -> None:
+    """Options of classifier-free guidance."""
+    parser.add_argument(
+        "--guidance", type=float, default=0.0, metavar="W", help="push predictions towards the prompt (0: not)"
+    )
+    parser.add_argument(
+        "--guide-from",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="guide only while more than this share of the tokens is to be written (default 0)",
+    )
+    parser.add_argument(
+        "--guide-to",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="and while no more than this share is (default 1)",
+    )
+
+
 def add_model(parser: Parser) -> None:
     """Which model, and how to run it."""
     parser.add_argument("run", metavar="RUN", help="folder of a run, a model or a quickstart")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyorder.cli.parser import Parser, add_model, add_sampling
+from anyorder.cli.parser import Parser, add_guidance, add_model, add_sampling
 from anyorder.cli.show import finish, plus_minus, safe, table
 from anyorder.cli.trace import add_trace, write_traced
 
@@ -38,6 +38,7 @@ def sample(args: list[str]) -> None:
         "--stride", type=int, metavar="S", help="for rows longer than the model: slide its window by S tokens"
     )
     add_sampling(parser)
+    add_guidance(parser)
     add_trace(parser)
     found = parser.parse(args)
     from anyorder.api import load
@@ -55,6 +56,8 @@ def sample(args: list[str]) -> None:
             top_k=found.top_k,
             top_p=found.top_p,
             block=found.block,
+            guidance=found.guidance,
+            guidance_interval=(found.guide_from, found.guide_to),
             stride=found.stride,
             seed=found.seed,
             on_record=keep,
@@ -75,6 +78,7 @@ def infill(args: list[str]) -> None:
     add_model(parser)
     parser.add_argument("text", metavar="TEXT", help="text with gaps [[n]]")
     add_sampling(parser)
+    add_guidance(parser)
     add_trace(parser)
     found = parser.parse(args)
     from anyorder.api import load
@@ -92,6 +96,8 @@ def infill(args: list[str]) -> None:
             top_k=found.top_k,
             top_p=found.top_p,
             block=found.block,
+            guidance=found.guidance,
+            guidance_interval=(found.guide_from, found.guide_to),
             seed=found.seed,
             on_record=keep,
         )

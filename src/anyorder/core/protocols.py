@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
@@ -26,6 +26,15 @@ class Denoiser(Protocol):
 
         A row's answer is a function of its tokens, prompt and segments alone: neither of `row_id` nor of other rows.
         """
+        ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A denoiser whose calls do not cost every row the same; its `nfe` is then the most a call costs."""
+
+    def price(self, canvas: Canvas) -> Int[Tensor, " B"]:
+        """Network passes a call costs each row."""
         ...
 
 

@@ -191,7 +191,7 @@ def _masked_nll(
             continue
         canvas = Canvas(
             x=torch.where(at, model.vocab.mask_id, rows.tokens[row]),
-            fixed=~at,
+            fixed=~rows.target[row],  # the prompt: what guidance takes away
             window=torch.ones_like(at),
             segment=None if rows.segment is None else rows.segment[row],
             row_id=rows.row_id[row],

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from anyorder.core.protocols import Denoiser
+from anyorder.core.protocols import Denoiser, Priced
 from anyorder.core.types import Canvas, Vocab, take_rows
 
 
@@ -32,14 +32,6 @@ class Answers:
         here = rows[self.at.nonzero()[:, 0]]
         return Answers(self.row_id[rows], self.content[rows], self.at[rows], self.logits[here])
 
-    def place(self, row_id: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Where each named row stands; -1 if it is not here."""
-        if not len(self.row_id):
-            return torch.full_like(row_id, -1)
-        ids = self.row_id.sort()
-        found = ids.indices[torch.searchsorted(ids.values, row_id).clamp(max=len(ids.values) - 1)]
-        return torch.where(self.row_id[found] == row_id, found, -1)
-
     def of(self, place: Int[Tensor, " N"], position: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
         """The logits at named positions of the rows standing there."""
         return self.logits[number(self.at)[place, position]]
@@ -55,7 +47,7 @@ class Passes:
 
     def __init__(self, model: Denoiser) -> None:
         self.model = model
-        self._paid: list[Int[Tensor, " R"]] = []
+        self._paid: list[tuple[Int[Tensor, " R"], Int[Tensor, " R"]]] = []  # row ids, and passes each
         self._memory: Answers | None = None
 
     @property
@@ -71,15 +63,17 @@ class Passes:
         known = self._known(canvas.row_id, content, at)
         new = at.any(-1) & (known < 0)
         logits = self._ask(canvas, content, at) if bool(new.all()) else self._partly(canvas, content, at, known)
-        self._paid.append(canvas.row_id[new])
+        price = self.model.price(canvas) if isinstance(self.model, Priced) else torch.full_like(known, self.nfe)
+        self._paid.append((canvas.row_id[new], price[new]))
         self._remember(Answers(canvas.row_id, content, at, logits).only(new))
         return logits
 
     def settle(self, row_id: Int[Tensor, " B"], *, changed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Passes each of the rows has paid since this was last called; what changed rows read is forgotten."""
         paid = torch.zeros_like(row_id)
-        for rows in self._paid:
-            paid = paid + torch.isin(row_id, rows) * self.nfe
+        for rows, price in self._paid:
+            place = places(row_id, among=rows)
+            paid = paid + torch.where(place >= 0, torch.cat([price, price.new_zeros(1)])[place], 0)
         self._paid = []
         if self._memory is not None:
             kept = ~torch.isin(self._memory.row_id, row_id[changed])
@@ -106,7 +100,7 @@ class Passes:
         memory = self._memory
         if memory is None or memory.content.shape[1] != content.shape[1]:
             return torch.full_like(row_id, -1)
-        place = memory.place(row_id)
+        place = places(row_id, among=memory.row_id)
         kept = (place >= 0) & (memory.content[place] == content).all(-1) & ~(at & ~memory.at[place]).any(-1)
         return torch.where(kept, place, -1)
 
@@ -141,6 +135,15 @@ class Passes:
         said = self.model(take_rows(canvas, first), union)
         row, position = at.nonzero(as_tuple=True)
         return said[number(union)[copy_of[row], position]]
+
+
+def places(row_id: Int[Tensor, " B"], *, among: Int[Tensor, " R"]) -> Int[Tensor, " B"]:
+    """Where each row stands among others; -1 if it is not there."""
+    if not len(among):
+        return torch.full_like(row_id, -1)
+    ids = among.sort()
+    found = ids.indices[torch.searchsorted(ids.values, row_id).clamp(max=len(among) - 1)]
+    return torch.where(among[found] == row_id, found, -1)
 
 
 def number(at: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

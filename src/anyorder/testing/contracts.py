@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise
-from anyorder.core.protocols import Denoiser, Process, Sampler
+from anyorder.core.protocols import Denoiser, Priced, Process, Sampler
 from anyorder.core.types import Batch, Canvas, Sample, Vocab, take_rows
 from anyorder.testing.laws import chi_square_p
 
@@ -44,10 +44,15 @@ class CountingDenoiser:
     def vocab(self) -> Vocab:
         return self.model.vocab
 
+    def price(self, canvas: Canvas) -> Int[Tensor, " B"]:
+        if isinstance(self.model, Priced):
+            return self.model.price(canvas)
+        return torch.full_like(canvas.row_id, self.nfe)
+
     def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
         self.calls += 1
-        for row in canvas.row_id.tolist():
-            self.passes[row] = self.passes.get(row, 0) + self.nfe
+        for row, price in zip(canvas.row_id.tolist(), self.price(canvas).tolist()):
+            self.passes[row] = self.passes.get(row, 0) + price
         return self.model(canvas, at)
 
 

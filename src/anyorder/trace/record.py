@@ -10,8 +10,9 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt
 
-from anyorder.core.protocols import Sampler
+from anyorder.core.protocols import Denoiser, Sampler
 from anyorder.core.types import Vocab
+from anyorder.guidance.classifier_free import ClassifierFree
 from anyorder.samplers.presets import make_sampler
 
 FORMAT: Final = "anyorder-trace"
@@ -43,7 +44,7 @@ class ModelId(_Value):
 
 
 class Settings(_Value):
-    """What `make_sampler` makes a sampler of."""
+    """What `make_sampler` makes a sampler of, and what the model is wrapped in."""
 
     name: str
     num_steps: int | None = None
@@ -53,6 +54,13 @@ class Settings(_Value):
     block: int | None = None
     window: int | None = None
     stride: int | None = None
+    guidance: float = 0.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+
+    def around(self, model: Denoiser) -> Denoiser:
+        """The model as the sampler asks it; ValueError as `ClassifierFree`."""
+        low, high = self.guidance_interval
+        return ClassifierFree(model, self.guidance, low=low, high=high) if self.guidance else model
 
     def build(self) -> Sampler:
         """The sampler; ValueError as `make_sampler`."""

@@ -104,7 +104,7 @@ def _compare(record: Record, model: Denoiser, device: torch.device, limit: float
             vocab=header.vocab,
             row_id=torch.tensor([row.row for row in rows], device=device),
         )
-        for done in record_steps(sampler, model, canvas, noise=noise):
+        for done in record_steps(sampler, header.sampler.around(model), canvas, noise=noise):
             yield _step_difference(expected.pop(done.step, {}), done, record, limit)
         for step, left in expected.items():
             for row in left:
