@@ -202,9 +202,7 @@ def test_the_sampler_contract_finds_a_wrong_number_of_passes():
         return replace(sample, nfe=sample.nfe // 2)
 
     with pytest.raises(AssertionError, match="is not the counted"):
-        check_sampler(
-            lambda: make_sampler("first-hitting"), TABLE, varied_canvas(), generate=flattering, noise=NOISE
-        )
+        check_sampler(lambda: make_sampler("first-hitting"), TABLE, varied_canvas(), generate=flattering, noise=NOISE)
 
 
 def test_the_sampler_contract_finds_wrong_log_probabilities():
