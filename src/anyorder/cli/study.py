@@ -67,7 +67,7 @@ def study(args: list[str]) -> None:
     out = found.out or Path("runs") / f"study-{found.name}"
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; name a folder with --out")
-    made = STUDIES[found.name].load()(quick=found.quick, run=found.run, seed=found.seed)
+    made = STUDIES[found.name].make(quick=found.quick, run=found.run, seed=found.seed, out=out)
     checks = {c.name: {"value": c.value, "aim": c.aim, "met": c.met} for c in made.checks}
     payload = {"study": found.name, **made.payload, "checks": checks}
     from anyorder.core.files import write_atomic

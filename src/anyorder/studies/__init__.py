@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -40,17 +41,26 @@ class Findings:
 
 @dataclass(frozen=True)
 class Study:
-    """A study by name: one line about it, and the module whose function `study` makes it."""
+    """A study by name: one line about it, the module whose function `study` makes it, and whether it trains models."""
 
     about: str
     module: str
+    trains: bool = False
 
-    def load(self) -> Callable[..., Findings]:
-        made: Callable[..., Findings] = importlib.import_module(f"anyorder.studies.{self.module}").study
-        return made
+    def make(self, *, quick: bool, run: Path | None, seed: int, out: Path) -> Findings:
+        """Its findings; a study that trains keeps its runs below `out`, the others write nothing."""
+        study: Callable[..., Findings] = importlib.import_module(f"anyorder.studies.{self.module}").study
+        return (
+            study(quick=quick, run=run, seed=seed, out=out) if self.trains else study(quick=quick, run=run, seed=seed)
+        )
 
 
 STUDIES = {
     "numerics": Study("the float32 Gumbel defect of joint ancestral sampling: its law, its size, its cure", "numerics"),
     "error-rates": Study("token and sequence error rates of parallel writing, with exact languages", "error_rates"),
+    "order": Study(
+        "in which order to write: puzzles that a masked model solves in one order and not in another",
+        "order",
+        trains=True,
+    ),
 }

@@ -173,7 +173,7 @@ class Zebra:
     """The task. A row is `slots` clues of three tokens (unused ones blank), then each house's number and values.
 
     A clue set is made once and used in many rows under other names for the values; every such row is a puzzle with one
-    solution. Held-out rows have clue sets of their own, and arrangements that no training row has.
+    solution. Held-out rows have clue sets drawn anew, and arrangements that no training row has.
 
     Args:
         houses: in the row.
