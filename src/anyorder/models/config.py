@@ -1,10 +1,36 @@
 """The size of a transformer: configuration, the 30 published SMDM sizes, exact parameter counts."""
 
-from pydantic import BaseModel, PositiveInt, model_validator
+import math
+from typing import Literal
+
+from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
+
+
+class RopeScaling(BaseModel, frozen=True, extra="forbid"):
+    """Llama 3.1's: slow rotary frequencies are divided by `factor`, fast ones stay, those between go over smoothly.
+
+    Source:
+        `rope_scaling` of type "llama3" in published configurations.
+    """
+
+    factor: PositiveFloat
+    low_freq_factor: PositiveFloat
+    high_freq_factor: PositiveFloat
+    original_max_position_embeddings: PositiveInt
+
+    def scaled(self, frequency: float) -> float:
+        """The frequency (radians per position) that replaces `frequency`."""
+        turns = self.original_max_position_embeddings * frequency / (2 * math.pi)  # in the length it was trained on
+        share = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        kept = min(1.0, max(0.0, share))
+        return frequency * (kept + (1 - kept) / self.factor)
 
 
 class ModelConfig(BaseModel, frozen=True, extra="forbid"):
-    """A Llama-style transformer; `causal` makes it the autoregressive twin (see `Transformer`)."""
+    """A Llama-style transformer; `causal` makes it the autoregressive twin (see `Transformer`).
+
+    The fields from `num_kv_heads` on are what published checkpoints need; their defaults are SMDM's architecture.
+    """
 
     num_layers: PositiveInt = 4  # blocks
     num_heads: PositiveInt = 4  # of attention
@@ -14,10 +40,27 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
     causal: bool = False
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
+    num_kv_heads: PositiveInt | None = None  # keys and values shared by groups of heads; None: one each
+    head_width: PositiveInt | None = None  # None: d_model / num_heads
+    qkv_bias: bool = False
+    qk_norm: bool = False  # RMSNorm of each head's query and key
+    tied_head: bool = False  # the head is the embedding's first rows
+    embed_rows: PositiveInt | None = None  # of the input table, if fewer than ids; an id beyond reads the last
+    shift_logits: bool = False  # position i is predicted by the output at i-1 (Dream)
+    start_id: int | None = None  # what a causal model reads first; None: end of document
+    rope: Literal["activations", "float32", "bfloat16"] = "activations"  # dtype of the rotation; tables rounded to bf16
+    rope_scaling: RopeScaling | None = None
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelConfig":
-        if self.d_model % (2 * self.num_heads):
+        if self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"model.num_kv_heads={self.kv_heads}: must divide num_heads={self.num_heads}; each is read by a group"
+            )
+        if self.head_width is not None:
+            if self.head_width % 2:
+                raise ValueError(f"model.head_width={self.head_width}: must be even, for rotary embeddings")
+        elif self.d_model % (2 * self.num_heads):
             raise ValueError(
                 f"model.d_model={self.d_model}: must be a multiple of 2*num_heads={2 * self.num_heads}; "
                 "rotary embeddings need an even head width"
@@ -26,17 +69,29 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def d_head(self) -> int:
-        return self.d_model // self.num_heads
+        return self.head_width or self.d_model // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def num_layer_weights(self) -> int:
+        """Entries of one block's matrices."""
+        attention = 2 * (self.num_heads + self.kv_heads) * self.d_head * self.d_model
+        return attention + 3 * self.d_model * self.d_ff
 
     @property
     def num_block_params(self) -> int:
         """N: parameters of blocks and final norm, without embedding and head (arXiv:2410.18514)."""
-        d, f = self.d_model, self.d_ff
-        return self.num_layers * (4 * d * d + 3 * d * f + 2 * d) + d
+        biases = (self.num_heads + 2 * self.kv_heads) * self.d_head if self.qkv_bias else 0
+        gains = 2 * self.d_model + (2 * self.d_head if self.qk_norm else 0)
+        return self.num_layers * (self.num_layer_weights + biases + gains) + self.d_model
 
     def num_params(self, *, vocab_size: int, num_ids: int) -> int:
-        """All parameters: N, an input table of `num_ids` rows, an untied head of `vocab_size` rows."""
-        return self.num_block_params + (num_ids + vocab_size) * self.d_model
+        """All parameters: N, an input table of `num_ids` rows, a head of `vocab_size` rows if it is untied."""
+        rows = (self.embed_rows or num_ids) + (0 if self.tied_head else vocab_size)
+        return self.num_block_params + rows * self.d_model
 
 
 def _size(num_layers: int, num_heads: int, d_model: int, d_ff: int) -> ModelConfig:

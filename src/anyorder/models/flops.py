@@ -5,20 +5,19 @@ from anyorder.models.config import ModelConfig
 
 def matmul_params(config: ModelConfig) -> int:
     """Weights that multiply every position: the blocks' matrices, without norms, embedding and head."""
-    d, f = config.d_model, config.d_ff
-    return config.num_layers * (4 * d * d + 3 * d * f)
+    return config.num_layers * config.num_layer_weights
 
 
 def forward_flops(config: ModelConfig, *, rows: int, length: int, head_positions: int, vocab_size: int) -> int:
     """FLOPs of one forward pass over `rows` x `length`, with logits at `head_positions` positions in all.
 
-    Attention counts 4 L d per position and layer, also for causal models: the plain kernel computes all of it. The
+    Attention counts 4 L H K per position and layer, also for causal models: the plain kernel computes all of it. The
     last feed-forward runs at the head's positions only (see `Transformer.forward`).
     """
     positions = rows * length
     last_feed = 3 * config.d_model * config.d_ff
     blocks = 2 * (matmul_params(config) - last_feed) * positions + 2 * last_feed * head_positions
-    attention = 4 * config.num_layers * length * config.d_model * positions
+    attention = 4 * config.num_layers * length * config.num_heads * config.d_head * positions
     head = 2 * config.d_model * vocab_size * head_positions
     return blocks + attention + head
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anyorder.models.attention import Attention
+from anyorder.models.attention import Attention, Memory
 from anyorder.models.config import ModelConfig
 from anyorder.models.linear import Linear
 
@@ -51,11 +51,12 @@ class Block(nn.Module):
     def mix(
         self,
         x_BLD: Float[Tensor, "B L D"],
-        rope: tuple[Float[Tensor, "L K"], Float[Tensor, "L K"]],
-        bias: Float[Tensor, "Bm 1 L L"] | None,
+        rope: tuple[Float[Tensor, "*R L K"], Float[Tensor, "*R L K"]],
+        bias: Float[Tensor, "Bm 1 L T"] | None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "B L D"]:
         """x + Attention(RMSNorm(x))."""
-        out: Tensor = x_BLD + self.attn(self.attn_norm(x_BLD), rope, bias)
+        out: Tensor = x_BLD + self.attn(self.attn_norm(x_BLD), rope, bias, memory)
         return out
 
     def feed(self, x_SD: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:

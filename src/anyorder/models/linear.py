@@ -6,10 +6,13 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """y = x W^T without bias; W is cast to x's dtype (one cast a pass, its gradient returns to float32)."""
+    """y = x W^T + b; W is cast to x's dtype (one cast a pass, its gradient returns to float32). No bias by default."""
 
-    def __init__(self, d_in: int, d_out: int) -> None:
-        super().__init__(d_in, d_out, bias=False)
+    def __init__(self, d_in: int, d_out: int, *, bias: bool = False) -> None:
+        super().__init__(d_in, d_out, bias=bias)
+        if bias:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "*S I"]) -> Float[Tensor, "*S O"]:
-        return F.linear(x, self.weight.to(x.dtype))
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)

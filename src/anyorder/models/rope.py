@@ -14,9 +14,12 @@ def rope_tables(length: int, d_head: int, *, base: float) -> tuple[Float[Tensor,
 
 
 def rotate(
-    x_BLNK: Float[Tensor, "B L N K"], cos_LK: Float[Tensor, "L K"], sin_LK: Float[Tensor, "L K"]
+    x_BLNK: Float[Tensor, "B L N K"], cos_LK: Float[Tensor, "*R L K"], sin_LK: Float[Tensor, "*R L K"]
 ) -> Float[Tensor, "B L N K"]:
-    """Each head's channels (i, i + K/2) rotated by its position's angle; N runs over q and k heads together."""
+    """Each head's channels (i, i + K/2) rotated by its position's angle; N runs over q and k heads together.
+
+    The angles are those of all rows, or with a first axis R = B of each row by itself.
+    """
     half = x_BLNK.shape[-1] // 2
     swapped_BLNK = torch.cat([x_BLNK[..., half:], x_BLNK[..., :half]], dim=-1)
-    return x_BLNK * cos_LK[:, None] + swapped_BLNK * sin_LK[:, None]
+    return x_BLNK * cos_LK[..., None, :] + swapped_BLNK * sin_LK[..., None, :]

@@ -67,21 +67,24 @@ class Transformer(nn.Module):
     def _embedded(self, canvas: Canvas) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """What the blocks read: embedded tokens, rotary tables and the attention bias, all in the activation dtype."""
         length = canvas.x.shape[1]
-        if length > self.config.max_length:
+        x_BL = self.reads(canvas)
+        mask = attention_mask(canvas.segment, length, causal=self.config.causal, device=x_BL.device)
+        rope = self.rope_cos[:length].to(self.dtype), self.rope_sin[:length].to(self.dtype)
+        return self.embed(x_BL).to(self.dtype), rope, bias_of(mask, self.dtype)
+
+    def reads(self, canvas: Canvas) -> Int[Tensor, "B L"]:
+        """The token each position reads: its own; in a causal model the one before it, EOS at a document's first.
+
+        Raises:
+            ValueError: rows longer than `config.max_length`.
+        """
+        if canvas.x.shape[1] > self.config.max_length:
             raise ValueError(
-                f"a row of {length} tokens is longer than model.max_length={self.config.max_length}; "
+                f"a row of {canvas.x.shape[1]} tokens is longer than model.max_length={self.config.max_length}; "
                 "shorten it or train a longer model"
             )
-        x_BL = self._shifted(canvas) if self.config.causal else canvas.x
-        mask = attention_mask(canvas.segment, length, causal=self.config.causal, device=x_BL.device)
-        bias = None
-        if mask is not None:
-            bias = torch.zeros(mask.shape, dtype=self.dtype, device=x_BL.device).masked_fill(~mask, -math.inf)
-        rope = self.rope_cos[:length].to(self.dtype), self.rope_sin[:length].to(self.dtype)
-        return self.embed(x_BL).to(self.dtype), rope, bias
-
-    def _shifted(self, canvas: Canvas) -> Int[Tensor, "B L"]:
-        """Each position reads the token before it; the first of a document reads EOS."""
+        if not self.config.causal:
+            return canvas.x
         eos = self.vocab.eos_id
         assert eos is not None  # checked by the constructor
         shifted_BL = torch.cat([torch.full_like(canvas.x[:, :1], eos), canvas.x[:, :-1]], dim=1)
@@ -101,6 +104,13 @@ class Transformer(nn.Module):
             std = (1 / math.sqrt(d)) / layers if narrow else math.sqrt(2 / (5 * d))
             draws = noise.at(name).normal(index, 0, torch.arange(p.numel(), device=p.device))
             p.data.copy_((draws * std).view(p.shape))
+
+
+def bias_of(mask: Bool[Tensor, "B #H L T"] | None, dtype: torch.dtype) -> Float[Tensor, "B #H L T"] | None:
+    """0 where a query may read a key, -inf elsewhere."""
+    if mask is None:
+        return None
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -math.inf)
 
 
 def feed_and_norm(last: Block, norm: RMSNorm, x_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
