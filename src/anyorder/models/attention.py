@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyorder.models.config import ModelConfig
 from anyorder.models.linear import Linear
+from anyorder.models.norm import RMSNorm
 from anyorder.models.rope import rotate
 
 # Takes the keys and values of some columns and gives those of all columns they may read (models/cache.py).
@@ -54,12 +55,18 @@ def columns_mask(
 
 def attend(
     q_BHLK: Float[Tensor, "B H L K"],
-    k_BHTK: Float[Tensor, "B H T K"],
-    v_BHTK: Float[Tensor, "B H T K"],
+    k_BGTK: Float[Tensor, "B G T K"],
+    v_BGTK: Float[Tensor, "B G T K"],
     *,
     bias: Float[Tensor, "Bm 1 L T"] | None,
 ) -> Float[Tensor, "B H L K"]:
-    """Softmax(q k^T / sqrt(K) + bias) v, by the faster of two kernels for this device and length."""
+    """Softmax(q k^T / sqrt(K) + bias) v, by the faster of two kernels for this device and length.
+
+    With fewer keys than queries, G < H, each serves H/G consecutive query heads.
+    """
+    shared = q_BHLK.shape[1] // k_BGTK.shape[1]
+    k_BHTK = k_BGTK if shared == 1 else k_BGTK.repeat_interleave(shared, dim=1)
+    v_BHTK = v_BGTK if shared == 1 else v_BGTK.repeat_interleave(shared, dim=1)
     if q_BHLK.device.type != "cpu" or q_BHLK.shape[2] > PLAIN_UP_TO:
         return F.scaled_dot_product_attention(q_BHLK, k_BHTK, v_BHTK, attn_mask=bias)
     scores_BHLT = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHTK.transpose(-1, -2)
@@ -70,13 +77,16 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions, no biases."""
+    """Multi-head self-attention with rotary positions; `qkv` holds the rows of all queries, keys, values, in turn."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        self.qkv = Linear(config.d_model, 3 * config.d_model)
-        self.out = Linear(config.d_model, config.d_model)
+        self.num_heads, self.kv_heads, self.d_head = config.num_heads, config.kv_heads, config.d_head
+        width = config.num_heads * config.d_head
+        self.qkv = Linear(config.d_model, width + 2 * config.kv_heads * config.d_head, bias=config.qkv_bias)
+        self.out = Linear(width, config.d_model)
+        self.q_norm = RMSNorm(config.d_head, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.d_head, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
         self,
@@ -86,13 +96,16 @@ class Attention(nn.Module):
         memory: Memory | None = None,
     ) -> Float[Tensor, "B L D"]:
         """Each position's reading of all columns, or with a memory of all that it knows."""
-        b, length, d = x_BLD.shape
-        qkv_BLNK = self.qkv(x_BLD).view(b, length, 3 * self.num_heads, d // self.num_heads)
-        qk_BLNK, v_BLHK = qkv_BLNK.split([2 * self.num_heads, self.num_heads], dim=2)
-        q_BLHK, k_BLHK = rotate(qk_BLNK, *rope).chunk(2, dim=2)
-        k_BHTK, v_BHTK = k_BLHK.transpose(1, 2), v_BLHK.transpose(1, 2)
+        b, length, _ = x_BLD.shape
+        h, g = self.num_heads, self.kv_heads
+        qkv_BLNK = self.qkv(x_BLD).view(b, length, h + 2 * g, self.d_head)
+        qk_BLNK, v_BLGK = qkv_BLNK.split([h + g, g], dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            qk_BLNK = torch.cat([self.q_norm(qk_BLNK[:, :, :h]), self.k_norm(qk_BLNK[:, :, h:])], dim=2)
+        qk_BNLK = rotate(qk_BLNK, *rope).transpose(1, 2)
+        k_BGTK, v_BGTK = qk_BNLK[:, h:], v_BLGK.transpose(1, 2)
         if memory is not None:
-            k_BHTK, v_BHTK = memory(k_BHTK, v_BHTK)
-        y_BHLK = attend(q_BLHK.transpose(1, 2), k_BHTK, v_BHTK, bias=bias)
-        out: Tensor = self.out(y_BHLK.transpose(1, 2).reshape(b, length, d))
+            k_BGTK, v_BGTK = memory(k_BGTK, v_BGTK)
+        y_BHLK = attend(qk_BNLK[:, :h], k_BGTK, v_BGTK, bias=bias)
+        out: Tensor = self.out(y_BHLK.transpose(1, 2).reshape(b, length, h * self.d_head))
         return out

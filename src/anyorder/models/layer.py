@@ -1,6 +1,5 @@
 """One pre-norm block in two halves: x += Attention(RMSNorm(x)); x += SwiGLU(RMSNorm(x))."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,20 +7,7 @@ from torch import Tensor, nn
 from anyorder.models.attention import Attention, Memory
 from anyorder.models.config import ModelConfig
 from anyorder.models.linear import Linear
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * gain; the mean square is taken in float32."""
-
-    def __init__(self, d_model: int, *, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(d_model))
-        self.eps = eps
-
-    def forward(self, x_BLD: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
-        x32 = x_BLD.float()
-        scale = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
-        return (x32 * scale * self.weight).to(x_BLD.dtype)
+from anyorder.models.norm import RMSNorm
 
 
 class SwiGLU(nn.Module):

@@ -4,10 +4,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anyorder.models.config import RopeScaling
 
-def rope_tables(length: int, d_head: int, *, base: float) -> tuple[Float[Tensor, "L K"], Float[Tensor, "L K"]]:
+
+def rope_tables(
+    length: int, d_head: int, *, base: float, scaling: RopeScaling | None = None
+) -> tuple[Float[Tensor, "L K"], Float[Tensor, "L K"]]:
     """cos and signed sin of every (position, channel), float32; the sign of the half-split rotation is in the sine."""
     frequency = base ** -(torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    if scaling is not None:
+        frequency = torch.tensor([scaling.scaled(f) for f in frequency.tolist()], dtype=torch.float64)
     angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
     cos, sin = angle.cos().float(), angle.sin().float()
     return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
@@ -18,8 +24,9 @@ def rotate(
 ) -> Float[Tensor, "B L N K"]:
     """Each head's channels (i, i + K/2) rotated by its position's angle; N runs over q and k heads together.
 
-    The angles are those of all rows, or with a first axis R = B of each row by itself.
+    The angles are those of all rows, or with a first axis R = B of each row by itself. Computed in
+    the wider of the dtypes of x and angles, returned in that of x.
     """
     half = x_BLNK.shape[-1] // 2
     swapped_BLNK = torch.cat([x_BLNK[..., half:], x_BLNK[..., :half]], dim=-1)
-    return x_BLNK * cos_LK[..., None, :] + swapped_BLNK * sin_LK[..., None, :]
+    return (x_BLNK * cos_LK[..., None, :] + swapped_BLNK * sin_LK[..., None, :]).to(x_BLNK.dtype)

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -10,8 +11,9 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas, Vocab
 from anyorder.models.attention import attention_mask
 from anyorder.models.config import ModelConfig
-from anyorder.models.layer import Block, RMSNorm
+from anyorder.models.layer import Block
 from anyorder.models.linear import Linear
+from anyorder.models.norm import RMSNorm
 from anyorder.models.rope import rope_tables
 
 
@@ -20,7 +22,8 @@ class Transformer(nn.Module):
 
     Args:
         config: the size.
-        vocab: ids; the head has `vocab.size` rows, so mask and pad, which lie beyond them, cannot be predicted.
+        vocab: ids; the head has `vocab.size` rows, so mask and pad, which lie beyond them, cannot be predicted. A mask
+            that lies among them has logit -inf.
         dtype: of the activations (float32 or bfloat16); parameters stay float32.
     Source:
         arXiv:2410.18514 (SMDM), section 5 and its `diffmodel.py`: Llama without the causal mask, one extra input row.
@@ -32,19 +35,25 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab: Vocab, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        if config.causal and vocab.eos_id is None:
+        if config.causal and vocab.eos_id is None and config.start_id is None:
             raise ValueError(
                 "vocab.eos_id=None: a causal model reads it before the first token; give the vocabulary an EOS"
             )
         self.config, self.vocab, self.dtype = config, vocab, dtype
-        self.embed = nn.Embedding(vocab.num_ids, config.d_model)
+        self.embed = nn.Embedding(config.embed_rows or vocab.num_ids, config.d_model)
         self.blocks: list[Block] = nn.ModuleList(Block(config) for _ in range(config.num_layers))  # type: ignore[assignment]
         self.norm = RMSNorm(config.d_model, eps=config.norm_eps)
-        self.head = Linear(config.d_model, vocab.size)
-        cos, sin = rope_tables(config.max_length, config.d_head, base=config.rope_base)
-        self.register_buffer("rope_cos", cos, persistent=False)
-        self.register_buffer("rope_sin", sin, persistent=False)
+        self.head = None if config.tied_head else Linear(config.d_model, vocab.size)
+        self.set_rope()
         self.mix, self.feed, self.finish = Block.mix, Block.feed, feed_and_norm  # `compile` swaps in compiled forms
+
+    def set_rope(self, device: torch.device | None = None) -> None:
+        """Make the rotary tables; they are no part of a checkpoint."""
+        c = self.config
+        tables = rope_tables(c.max_length, c.d_head, base=c.rope_base, scaling=c.rope_scaling)
+        for name, table in zip(("rope_cos", "rope_sin"), tables):
+            rounded = table.bfloat16().float() if c.rope == "bfloat16" else table
+            self.register_buffer(name, rounded.to(device), persistent=False)
 
     def compile(self) -> None:  # type: ignore[override]
         """Compile the two halves of a block once for all blocks (regional compilation); same law, other rounding."""
@@ -59,17 +68,33 @@ class Transformer(nn.Module):
             h_BLD = self.feed(block, self.mix(block, h_BLD, rope, bias))
         last = self.blocks[-1]
         h_BLD = self.mix(last, h_BLD, rope, bias)
-        rows = at.flatten().nonzero()[:, 0]
+        rows = self.outputs(canvas, at)
         h_ND = self.finish(last, self.norm, h_BLD.flatten(0, 1).index_select(0, rows))
-        logits: Tensor = self.head(h_ND)
-        return logits
+        return self.predict(h_ND)
+
+    def outputs(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Int[Tensor, " N"]:
+        """Which outputs predict the named positions, counted over all rows: their own, or with `config.shift_logits`
+        those of the positions before them; the first of a document keeps its own.
+        """
+        rows = at.flatten().nonzero()[:, 0]
+        if not self.config.shift_logits:
+            return rows
+        return rows - (~_begins(canvas)).flatten()[rows].long()
+
+    def predict(self, h_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        """Logits of the final states; -inf for the mask if it lies inside the vocabulary."""
+        size, mask = self.vocab.size, self.vocab.mask_id
+        logits: Tensor = (
+            F.linear(h_ND, self.embed.weight[:size].to(h_ND.dtype)) if self.head is None else self.head(h_ND)
+        )
+        return logits if mask >= size else logits.index_fill(-1, torch.tensor([mask], device=h_ND.device), -math.inf)
 
     def _embedded(self, canvas: Canvas) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """What the blocks read: embedded tokens, rotary tables and the attention bias, all in the activation dtype."""
         length = canvas.x.shape[1]
         x_BL = self.reads(canvas)
         mask = attention_mask(canvas.segment, length, causal=self.config.causal, device=x_BL.device)
-        rope = self.rope_cos[:length].to(self.dtype), self.rope_sin[:length].to(self.dtype)
+        rope = self._rotation(self.rope_cos[:length]), self._rotation(self.rope_sin[:length])
         return self.embed(x_BL).to(self.dtype), rope, bias_of(mask, self.dtype)
 
     def reads(self, canvas: Canvas) -> Int[Tensor, "B L"]:
@@ -83,16 +108,16 @@ class Transformer(nn.Module):
                 f"a row of {canvas.x.shape[1]} tokens is longer than model.max_length={self.config.max_length}; "
                 "shorten it or train a longer model"
             )
+        x_BL = canvas.x if self.config.embed_rows is None else canvas.x.clamp(max=self.config.embed_rows - 1)
         if not self.config.causal:
-            return canvas.x
-        eos = self.vocab.eos_id
-        assert eos is not None  # checked by the constructor
-        shifted_BL = torch.cat([torch.full_like(canvas.x[:, :1], eos), canvas.x[:, :-1]], dim=1)
-        if canvas.segment is None:
-            return shifted_BL
-        first_BL = torch.ones_like(canvas.fixed)
-        first_BL[:, 1:] = canvas.segment[:, 1:] != canvas.segment[:, :-1]
-        return shifted_BL.masked_fill(first_BL, eos)
+            return x_BL
+        start = self.vocab.eos_id if self.config.start_id is None else self.config.start_id
+        assert start is not None  # checked by the constructor
+        return x_BL.roll(1, dims=1).masked_fill(_begins(canvas), start)
+
+    def _rotation(self, table: Float[Tensor, "*S K"]) -> Float[Tensor, "*S K"]:
+        """A rotary table in the dtype the rotation is computed in."""
+        return table if self.config.rope == "float32" else table.to(self.dtype)
 
     def init_weights(self, noise: Noise) -> None:
         """SMDM's: N(0, 2/(5d)); attention output and down projections N(0, 1/(d num_layers^2)); norms 1."""
@@ -104,6 +129,15 @@ class Transformer(nn.Module):
             std = (1 / math.sqrt(d)) / layers if narrow else math.sqrt(2 / (5 * d))
             draws = noise.at(name).normal(index, 0, torch.arange(p.numel(), device=p.device))
             p.data.copy_((draws * std).view(p.shape))
+
+
+def _begins(canvas: Canvas) -> Bool[Tensor, "B L"]:
+    """True where a document begins."""
+    first_BL = torch.zeros_like(canvas.fixed)
+    first_BL[:, :1] = True
+    if canvas.segment is not None:
+        first_BL[:, 1:] = canvas.segment[:, 1:] != canvas.segment[:, :-1]
+    return first_BL
 
 
 def bias_of(mask: Bool[Tensor, "B #H L T"] | None, dtype: torch.dtype) -> Float[Tensor, "B #H L T"] | None:
