@@ -88,16 +88,25 @@ def count_form(
     Source:
         arXiv:2409.02908, Proposition 3.1; arXiv:2502.09992, equation 14, without the rounding bias of its public code.
     """
-    strata = _strata(row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
-    sizes = target.sum(-1, keepdim=True)
+    rows = Rows(tokens, target, segment, row_id)
+    means = count_means(model, rows, draws=draws, noise=noise, replicates=replicates, rows_per_pass=rows_per_pass)
+    return summary(means, num_tokens=target.sum(-1), nfe=draws * model.nfe, estimator="count_form")
+
+
+def count_means(
+    model: Denoiser, rows: "Rows", *, draws: int, noise: Noise, replicates: int, rows_per_pass: int
+) -> Float[Tensor, "B R"]:
+    """The independent estimates that `count_form` averages. Rows of one row_id share their masks, number and place."""
+    strata = _strata(rows.row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
+    sizes = rows.target.sum(-1, keepdim=True)
     n = 1 + (sizes * strata).floor().long()  # (B, draws), 1..T
 
     def corrupt(row: Int[Tensor, " R"], draw: Int[Tensor, " R"]) -> Bool[Tensor, "R L"]:
-        return _lowest(_keys(noise, row_id[row], draw, length=tokens.shape[1]), target[row], n=n[row, draw])
+        keys = _keys(noise, rows.row_id[row], draw, length=rows.tokens.shape[1])
+        return _lowest(keys, rows.target[row], n=n[row, draw])
 
-    rows = Rows(tokens, target, segment, row_id)
-    value = sizes.double() / n * _masked_nll(model, rows, corrupt, draws=draws, rows_per_pass=rows_per_pass)
-    return _summary(value, replicates, num_tokens=sizes.squeeze(-1), nfe=draws * model.nfe, estimator="count_form")
+    value = sizes.double() / n * masked_nll(model, rows, corrupt, draws=draws, rows_per_pass=rows_per_pass)
+    return value.view(len(value), replicates, -1).mean(-1)
 
 
 def time_form(
@@ -136,8 +145,9 @@ def time_form(
         return (_keys(noise, row_id[row], draw, length=tokens.shape[1]) < rate[row, draw, None]) & target[row]
 
     rows = Rows(tokens, target, segment, row_id)
-    value = schedule.weight(t) * _masked_nll(model, rows, corrupt, draws=draws, rows_per_pass=rows_per_pass)
-    return _summary(value, replicates, num_tokens=target.sum(-1), nfe=draws * model.nfe, estimator="time_form")
+    value = schedule.weight(t) * masked_nll(model, rows, corrupt, draws=draws, rows_per_pass=rows_per_pass)
+    means = value.view(len(value), replicates, -1).mean(-1)
+    return summary(means, num_tokens=target.sum(-1), nfe=draws * model.nfe, estimator="time_form")
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,7 @@ def _lowest(keys: Float[Tensor, "R L"], target: Bool[Tensor, "R L"], *, n: Int[T
     return (ranks(keys, target) < n[:, None]) & target
 
 
-def _masked_nll(
+def masked_nll(
     model: Denoiser,
     rows: Rows,
     corrupt: Callable[[Tensor, Tensor], Tensor],
@@ -201,9 +211,7 @@ def _masked_nll(
     return total.view(count, draws)
 
 
-def _summary(
-    value: Float[Tensor, "B D"], replicates: int, *, num_tokens: Int[Tensor, " B"], nfe: int, estimator: str
-) -> Estimate:
-    means = value.view(len(value), replicates, -1).mean(-1)
-    stderr = means.std(-1) / math.sqrt(replicates)
+def summary(means: Float[Tensor, "B R"], *, num_tokens: Int[Tensor, " B"], nfe: int, estimator: str) -> Estimate:
+    """The mean of independent estimates and its standard error."""
+    stderr = means.std(-1) / math.sqrt(means.shape[-1])
     return Estimate(means.mean(-1), stderr, num_tokens=num_tokens, nfe=nfe, estimator=estimator)

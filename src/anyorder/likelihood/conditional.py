@@ -1,0 +1,216 @@
+"""Which answer a model prefers: the answers of many questions scored together, with no more passes than it takes.
+
+Answers of one question share their masks (common random numbers), so that their differences are sharper than each
+value. Noise is named by the content of the prompt: a score does not depend on what else is asked, or in what order.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anyorder.core.noise import Noise
+from anyorder.core.protocols import Denoiser
+from anyorder.likelihood.bound import Estimate, Rows, count_means
+from anyorder.likelihood.chain import chain_rule, exact_causal
+from anyorder.likelihood.settle import Lead, lead_of
+from anyorder.likelihood.subsets import subset_form
+
+COMB = 4  # stratified draws behind one independent estimate
+ROUNDS = (8, 8, 16, 32, 64, 128)  # draws of each look when stopping early
+SHORT = 4  # targets up to which every set of masks (15) is cheaper than draws
+BUCKET = 8  # rows are padded to a multiple of it, so that few lengths remain
+ESTIMATORS = ("count", "chain", "causal")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and its possible answers, as tokens.
+
+    Raises:
+        ValueError: no answer, or one without tokens.
+    """
+
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.answers:
+            raise ValueError("answers: there are none; a question has at least one")
+        for index, answer in enumerate(self.answers):
+            if not answer:
+                raise ValueError(f"answers[{index}]: has no tokens, so there is nothing to score; leave it out")
+
+    @property
+    def row_id(self) -> int:
+        """A number made of the prompt alone."""
+        digest = hashlib.blake2b(",".join(map(str, self.prompt)).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little", signed=True)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model makes of the answers to a question.
+
+    Args:
+        nats: negative log-likelihood of each answer given the prompt, or the bound on it; a guided model's is a score.
+        stderr: its Monte-Carlo standard error, 0 for exact values.
+        lead: how far the best answer is ahead of the next one, with the masks in common.
+        settled: whether the best is the best at the asked level; always so for exact values.
+        nfe: passes of all its answers together.
+    """
+
+    nats: tuple[float, ...]
+    stderr: tuple[float, ...]
+    lead: Lead
+    settled: bool
+    nfe: int
+    estimator: str
+
+    @property
+    def best(self) -> int:
+        """The answer of the lowest value, the first among equals."""
+        return min(range(len(self.nats)), key=self.nats.__getitem__)
+
+
+@dataclass
+class Line:
+    """One answer in the making: its independent estimates so far (one, if exact) and the passes they took."""
+
+    question: int
+    row_id: int
+    tokens: tuple[int, ...]
+    size: int
+    exact: bool
+    means: Tensor
+    nfe: int = 0
+
+
+def score_answers(
+    model: Denoiser,
+    questions: Sequence[Question],
+    *,
+    estimator: str = "count",
+    draws: int | None = None,
+    noise: Noise,
+    level: float = 0.01,
+    rows_per_pass: int = 64,
+    device: torch.device | None = None,
+) -> list[Answered]:
+    """Scores the answers of every question.
+
+    Args:
+        estimator: "count", the masked-diffusion bound; "chain", left to right by a masked model, exact for that order,
+            a pass per token; "causal", an autoregressive model in one pass.
+        draws: for "count", masked copies of each answer, a multiple of 4 and at least 8; None stops each question when
+            its winner is settled, at 256 at the latest. Answers of up to 4 tokens are enumerated, not drawn.
+        level: chance that a question is called settled with another winner than endless draws would give.
+        rows_per_pass: rows of one network pass.
+    Raises:
+        ValueError: an unknown estimator, other draws, a level outside (0, 1).
+    Source:
+        arXiv:2410.18514, appendix C.2; arXiv:2502.09992, equation 14.
+    """
+    _check(estimator, draws, level)
+    lines = _lines(questions, exact=estimator != "count")
+    where = device or torch.device("cpu")
+    exact = [line for line in lines if line.exact]
+    for part, rows in _batches(exact, where, by_size=estimator == "count"):
+        made = _exactly(model, rows, estimator, rows_per_pass)
+        for line, nats in zip(part, made.nats.cpu()):
+            line.means, line.nfe = nats[None], line.size * model.nfe if estimator == "chain" else made.nfe
+    rounds = ROUNDS if draws is None else (draws,)
+    live = set(range(len(questions)))
+    for look, count in enumerate(rounds):
+        ask = [line for line in lines if not line.exact and line.question in live]
+        for part, rows in _batches(ask, where, by_size=False):
+            means = count_means(
+                model,
+                rows,
+                draws=count,
+                noise=noise.at(look),
+                replicates=count // COMB,
+                rows_per_pass=rows_per_pass,
+            )
+            for line, more in zip(part, means.cpu()):
+                line.means, line.nfe = torch.cat([line.means, more]), line.nfe + count * model.nfe
+        live = {q for q in live if not _lead(lines, q, level / len(rounds))[1]}
+    return [_answered(lines, q, estimator, level / len(rounds)) for q in range(len(questions))]
+
+
+def _exactly(model: Denoiser, rows: Rows, estimator: str, rows_per_pass: int) -> Estimate:
+    """The value of answers that need no draw."""
+    target, segment, row_id = rows.target, rows.segment, rows.row_id
+    if estimator == "causal":
+        return exact_causal(model, rows.tokens, target=target, segment=segment, row_id=row_id)
+    if estimator == "chain":
+        return chain_rule(
+            model, rows.tokens, target=target, segment=segment, row_id=row_id, rows_per_pass=rows_per_pass
+        )
+    return subset_form(model, rows, rows_per_pass=rows_per_pass)
+
+
+def _check(estimator: str, draws: int | None, level: float) -> None:
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator={estimator!r}: must be one of {', '.join(ESTIMATORS)}")
+    if draws is not None and (draws < 2 * COMB or draws % COMB):
+        raise ValueError(f"draws={draws}: must be a multiple of {COMB} from {2 * COMB} on; leave it out to stop early")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level={level}: must be in (0, 1), the chance of a wrong winner")
+
+
+def _lines(questions: Sequence[Question], *, exact: bool) -> list[Line]:
+    none = torch.zeros(0, dtype=torch.float64)
+    return [
+        Line(index, question.row_id, question.prompt + answer, len(answer), exact or len(answer) <= SHORT, none)
+        for index, question in enumerate(questions)
+        for answer in question.answers
+    ]
+
+
+def _batches(lines: list[Line], device: torch.device, *, by_size: bool) -> Iterator[tuple[list[Line], Rows]]:
+    """Lines of about one length together (of one number of targets, if asked), as rows with padding on the right."""
+    groups: dict[tuple[int, int], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((-(-len(line.tokens) // BUCKET), line.size if by_size else 0), []).append(line)
+    for _, part in sorted(groups.items()):
+        width = max(len(line.tokens) for line in part)
+        lengths = torch.tensor([len(line.tokens) for line in part])
+        begins = lengths - torch.tensor([line.size for line in part])
+        place = torch.arange(width)
+        tokens = torch.tensor([[*line.tokens, *[0] * (width - len(line.tokens))] for line in part])
+        target = (place >= begins[:, None]) & (place < lengths[:, None])
+        segment = (place < lengths[:, None]).long() if int(lengths.min()) < width else None
+        row_id = torch.tensor([line.row_id for line in part])
+        yield (
+            part,
+            Rows(
+                tokens.to(device),
+                target.to(device),
+                None if segment is None else segment.to(device),
+                row_id.to(device),
+            ),
+        )
+
+
+def _lead(lines: list[Line], question: int, level: float) -> tuple[Lead, bool]:
+    """How far ahead the best answer is, and whether that settles it."""
+    mine = [line.means for line in lines if line.question == question]
+    count = max(len(means) for means in mine)
+    lead = lead_of(torch.stack([means.expand(count) if len(means) == 1 else means for means in mine]))
+    return lead, lead.settled(level)
+
+
+def _answered(lines: list[Line], question: int, estimator: str, level: float) -> Answered:
+    mine = [line for line in lines if line.question == question]
+    lead, settled = _lead(lines, question, level)
+    return Answered(
+        nats=tuple(float(line.means.mean()) for line in mine),
+        stderr=tuple(0.0 if line.exact else float(line.means.std() / len(line.means) ** 0.5) for line in mine),
+        lead=lead,
+        settled=settled,
+        nfe=sum(line.nfe for line in mine),
+        estimator=estimator,
+    )
