@@ -50,7 +50,7 @@ def loss_by_count(
     for n in counts:
         masked = rank < n
         canvas = Canvas(
-            x=tokens.masked_fill(masked, model.vocab.mask_id), fixed=~masked, window=masked, segment=None, row_id=row_id
+            x=tokens.masked_fill(masked, model.vocab.mask_id), fixed=~target, window=masked, segment=None, row_id=row_id
         )
         nll = -log_prob_of(model(canvas, masked), tokens[masked]).view(len(tokens), n).mean(-1)
         stderr = float(nll.std() / math.sqrt(len(nll))) if len(nll) > 1 else math.nan

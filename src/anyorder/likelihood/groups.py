@@ -53,5 +53,5 @@ def _group(
 ) -> Float[Tensor, " B"]:
     """-log p of the tokens at `at` given what is not masked, summed per row."""
     x = tokens.masked_fill(masked, model.vocab.mask_id)
-    canvas = Canvas(x=x, fixed=~masked, window=masked, segment=None, row_id=row_id)
+    canvas = Canvas(x=x, fixed=torch.zeros_like(masked), window=masked, segment=None, row_id=row_id)
     return -log_prob_of(model(canvas, at), tokens[at]).view(len(tokens), -1).sum(-1)
