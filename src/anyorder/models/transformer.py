@@ -94,7 +94,7 @@ class Transformer(nn.Module):
         length = canvas.x.shape[1]
         x_BL = self.reads(canvas)
         mask = attention_mask(canvas.segment, length, causal=self.config.causal, device=x_BL.device)
-        rope = self._rotation(self.rope_cos[:length]), self._rotation(self.rope_sin[:length])
+        rope = self.rotation(self.rope_cos[:length]), self.rotation(self.rope_sin[:length])
         return self.embed(x_BL).to(self.dtype), rope, bias_of(mask, self.dtype)
 
     def reads(self, canvas: Canvas) -> Int[Tensor, "B L"]:
@@ -115,7 +115,7 @@ class Transformer(nn.Module):
         assert start is not None  # checked by the constructor
         return x_BL.roll(1, dims=1).masked_fill(_begins(canvas), start)
 
-    def _rotation(self, table: Float[Tensor, "*S K"]) -> Float[Tensor, "*S K"]:
+    def rotation(self, table: Float[Tensor, "*S K"]) -> Float[Tensor, "*S K"]:
         """A rotary table in the dtype the rotation is computed in."""
         return table if self.config.rope == "float32" else table.to(self.dtype)
 

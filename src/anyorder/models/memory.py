@@ -1,0 +1,241 @@
+"""Keys and values that outlive a pass, and the pass that computes only some columns of each row against them.
+
+Axes: as in `attention.py`; R slots of the memory, one per remembered row; M entries of what a slot was made from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from anyorder.models.attention import columns_mask
+from anyorder.models.transformer import Transformer, bias_of, feed_and_norm
+
+PER_ROW = 2  # contents kept of one row_id: a guided row is read with its prompt and without
+NOTHING = -1  # no content holds it
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of each row that a pass computes; those it reads are the first `width`.
+
+    Args:
+        at: their numbers; a row with fewer than others repeats its last one.
+        first: the first of them where they are the same ones, side by side, in all rows; else None.
+    """
+
+    at: Int[Tensor, "B L"]
+    width: int
+    first: int | None
+
+    @classmethod
+    def between(cls, begin: Int[Tensor, " B"], end: Int[Tensor, " B"], *, width: int) -> "Columns":
+        """From `begin` up to, not including, `end` of each row; at least one."""
+        length = int((end - begin).max())
+        at = begin[:, None] + torch.arange(length, device=begin.device)
+        alike = bool((begin == begin[0]).all() & (end == end[0]).all())
+        return cls(torch.minimum(at, end[:, None] - 1), width, int(begin[0]) if alike else None)
+
+
+@dataclass
+class Slot:
+    """Whose a slot is, and when it was last used."""
+
+    row_id: int
+    used: int
+
+
+class KeyValues:
+    """Keys and values of every layer, in slots that are found by what they were made from.
+
+    What a slot holds is a function of its content alone, so it may serve any row with the same content; the row's name
+    only says where to look first. It holds at most `PER_ROW` slots for each row of the largest batch seen; beyond that
+    the one longest out of use goes.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        self.num_layers = num_layers
+        self.content: Int[Tensor, "R M"] = torch.empty(0, 0, dtype=torch.int64)
+        self._slots: list[Slot] = []
+        self._store: Tensor | None = None  # (layers, 2, R, H, T, K)
+        self._most = self._clock = 0
+        self._last: list[int] = []
+
+    def place(
+        self, row_id: Int[Tensor, " B"], content: Int[Tensor, "B W"], *, enough: Int[Tensor, " B"]
+    ) -> tuple[list[int], Int[Tensor, " B"]]:
+        """A slot for each row, and how many leading entries of the row's content it was made from.
+
+        Args:
+            enough: a slot of the row's own that agrees so far is taken; else the row gets one with a copy of whatever
+                slot agrees longest.
+        """
+        self._clock += 1
+        self._most = max(self._most, len(row_id))
+        self.content = grown(self.content.to(content.device), (0, room(content.shape[1])), fill=NOTHING)
+        slots, known = self._own(row_id.tolist(), content)
+        lost = [i for i, (slot, good) in enumerate(zip(slots, (known >= enough).tolist())) if slot < 0 or not good]
+        if lost:
+            renewed = self._renew(slots, lost, row_id.tolist(), content[lost])
+            known = known.index_put((torch.tensor(lost, device=known.device),), renewed)
+        for slot in slots:
+            self._slots[slot].used = self._clock
+        if slots == self._last and not consecutive(slots):
+            slots = self._gather(slots)
+        self._last = slots
+        return slots, known
+
+    def note(self, slots: list[int], content: Int[Tensor, "B W"], *, end: Int[Tensor, " B"]) -> None:
+        """Says what the slots have been made from: the leading `end` entries of the content, and nothing beyond."""
+        column = torch.arange(self.content.shape[1], device=content.device)
+        wide = torch.nn.functional.pad(content, (0, len(column) - content.shape[1]), value=NOTHING)
+        self.content[slots] = wide.masked_fill(column >= end[:, None], NOTHING)
+
+    def exchange(
+        self, layer: int, new: tuple[Tensor, Tensor], *, slots: list[int], columns: "Columns"
+    ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T K"]]:
+        """Writes keys and values (B, H, L, K) of some columns, and gives those of all columns up to `columns.width`."""
+        b, heads, length, d = new[0].shape
+        size = (self.num_layers, 2, len(self._slots), heads, room(columns.width), d)
+        store = new[0].new_zeros((0,) * 6) if self._store is None else self._store
+        self._store = grown(store, size, fill=0.0)
+        beside = consecutive(slots)
+        found = []
+        for part, values in zip(self._store[layer], new):
+            if beside and columns.first is not None:
+                part[slots[0] : slots[0] + b, :, columns.first : columns.first + length] = values
+            else:
+                part[torch.tensor(slots, device=values.device)[:, None], :, columns.at] = values.transpose(1, 2)
+            rows = part[slots[0] : slots[0] + b] if beside else part[slots]
+            found.append(rows[:, :, : columns.width])
+        return found[0], found[1]
+
+    def _own(self, ids: list[int], content: Int[Tensor, "B W"]) -> tuple[list[int], Int[Tensor, " B"]]:
+        """Of each row's own slots the one that agrees longest; -1 and 0 where it has none."""
+        mine: dict[int, list[int]] = {}
+        for index, slot in enumerate(self._slots):
+            mine.setdefault(slot.row_id, []).append(index)
+        slots, known = [-1] * len(ids), torch.zeros_like(content[:, 0])
+        for turn in range(PER_ROW):
+            rows = [i for i, name in enumerate(ids) if len(mine.get(name, ())) > turn]
+            if not rows:
+                break
+            there = [mine[ids[i]][turn] for i in rows]
+            agree = agreement(content[rows], self.content[there, : content.shape[1]])
+            for i, candidate, a, k in zip(rows, there, agree.tolist(), known[rows].tolist()):
+                slots[i] = candidate if a > k or slots[i] < 0 else slots[i]
+            known = known.index_put((torch.tensor(rows, device=known.device),), torch.maximum(agree, known[rows]))
+        taken: set[int] = set()
+        for i, chosen in enumerate(slots):  # rows of one name in one batch cannot share a slot
+            if chosen in taken:
+                slots[i], known[i] = -1, 0
+            taken.add(chosen)
+        return slots, known
+
+    def _renew(
+        self, slots: list[int], rows: list[int], ids: list[int], content: Int[Tensor, "N W"]
+    ) -> Int[Tensor, " N"]:
+        """Gives rows other slots, with copies of what agrees longest with them; edits `slots`."""
+        agree = [agreement(c, self.content[:, : content.shape[1]]) for c in content]
+        best = [int(a.argmax()) if len(a) else 0 for a in agree]
+        known = [int(a.max()) if len(a) else 0 for a in agree]
+        kept = {slot for i, slot in enumerate(slots) if i not in set(rows)}
+        for i in rows:
+            slots[i] = self._free(ids[i], kept)
+            kept.add(slots[i])
+            self._slots[slots[i]] = Slot(ids[i], self._clock)
+        self.content = grown(self.content, (len(self._slots), 0), fill=NOTHING)
+        copied = [(slots[i], b) for i, b, k in zip(rows, best, known) if k and slots[i] != b]
+        if copied:
+            to, source = (torch.tensor(column, device=content.device) for column in zip(*copied))
+            self.content[to] = self.content[source]
+            if self._store is not None:
+                self._store = grown(self._store, (0, 0, len(self._slots), 0, 0, 0), fill=0.0)
+                self._store[:, :, to] = self._store[:, :, source]
+        return torch.tensor(known, device=content.device)
+
+    def _free(self, row_id: int, kept: set[int]) -> int:
+        """A slot that nobody in this batch needs: a new one, the row's own older one, or the one longest out of use."""
+        unused = [i for i in range(len(self._slots)) if i not in kept]
+        own = [i for i in unused if self._slots[i].row_id == row_id]
+        count = sum(slot.row_id == row_id for slot in self._slots)
+        if count < PER_ROW and len(self._slots) < PER_ROW * self._most:
+            self._slots.append(Slot(row_id, self._clock))
+            return len(self._slots) - 1
+        return min(own if count >= PER_ROW and own else unused, key=lambda i: self._slots[i].used)
+
+    def _gather(self, slots: list[int]) -> list[int]:
+        """Moves slots that are asked for together again side by side, where they can be read without a copy."""
+        rest = [i for i in range(len(self._slots)) if i not in set(slots)]
+        order = torch.tensor(slots + rest, device=self.content.device)
+        self.content = self.content[order]
+        self._slots = [self._slots[i] for i in slots + rest]
+        if self._store is not None:
+            self._store = grown(self._store, (0, 0, len(self._slots), 0, 0, 0), fill=0.0).index_select(2, order)
+        return list(range(len(slots)))
+
+
+def read_columns(
+    model: Transformer,
+    memory: KeyValues,
+    *,
+    tokens: Int[Tensor, "B T"],
+    segment: Int[Tensor, "B T"] | None,
+    slots: list[int],
+    columns: Columns,
+    outputs: tuple[Int[Tensor, " N"], Int[Tensor, " N"]],
+) -> Float[Tensor, "N V"]:
+    """Logits from the outputs at some (row, column) pairs, of the columns that are computed; others are remembered.
+
+    Args:
+        tokens: what each column reads (`Transformer.reads`).
+    """
+    at_BL, bias = columns.at, bias_of(columns_mask_of(model, columns, segment), model.dtype)
+    h_BLD = model.embed(tokens.gather(1, at_BL)).to(model.dtype)
+    rope = model.rotation(model.rope_cos[at_BL]), model.rotation(model.rope_sin[at_BL])
+    for layer, block in enumerate(model.blocks):
+
+        def exchange(k: Tensor, v: Tensor, layer: int = layer) -> tuple[Tensor, Tensor]:
+            return memory.exchange(layer, (k, v), slots=slots, columns=columns)
+
+        h_BLD = block.mix(h_BLD, rope, bias, exchange)
+        if layer < len(model.blocks) - 1:
+            h_BLD = block.feed(h_BLD)
+    row, column = outputs
+    return model.predict(feed_and_norm(model.blocks[-1], model.norm, h_BLD[row, column - at_BL[row, 0]]))
+
+
+def columns_mask_of(
+    model: Transformer, columns: Columns, segment: Int[Tensor, "B T"] | None
+) -> Bool[Tensor, "B 1 L W"] | None:
+    """Which columns each computed one may read; None if all, as when the last one alone is computed."""
+    if model.config.causal and segment is None and columns.first == columns.width - 1:
+        return None
+    seen = None if segment is None else segment[:, : columns.width]
+    return columns_mask(columns.at, seen, columns.width, causal=model.config.causal)
+
+
+def agreement(a: Int[Tensor, "*A W"], b: Int[Tensor, "*B W"]) -> Int[Tensor, "*C"]:
+    """How many leading entries are equal."""
+    return (a == b).cumprod(-1).sum(-1)
+
+
+def consecutive(slots: list[int]) -> bool:
+    """Whether they lie side by side, in order."""
+    return slots == list(range(slots[0], slots[0] + len(slots)))
+
+
+def room(width: int) -> int:
+    """Columns to reserve for a width: the next power of two, so that growing costs little in all."""
+    return 1 << max(6, (width - 1).bit_length())
+
+
+def grown(value: Tensor, size: tuple[int, ...], *, fill: float | int) -> Tensor:
+    """The tensor, at least of this size; what is new holds `fill`."""
+    shape = tuple(max(a, b) for a, b in zip(value.shape, size))
+    if shape == tuple(value.shape):
+        return value
+    out = value.new_full(shape, fill)
+    out[tuple(slice(n) for n in value.shape)] = value
+    return out
