@@ -49,6 +49,17 @@ def entropy(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     return -(logp.exp() * logp.clamp(min=torch.finfo(torch.float64).min)).sum(-1)
 
 
+def below_top(logits: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+    """Logits less the largest of their row, at least float32: unnormalised log-probabilities <= 0."""
+    x = wide(logits)
+    return x - x.amax(-1, keepdim=True)
+
+
+def total(mass: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+    """Row sums, float64: of blocks in the dtype of `mass`, then of the blocks in float64."""
+    return _blocks(mass).sum(-1, dtype=torch.float64)
+
+
 def greedy(logits: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:
     """The most likely token, the lowest id among equals; the limit of `temperature` towards 0."""
     return logits.argmax(-1)

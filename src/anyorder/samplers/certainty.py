@@ -6,28 +6,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anyorder.core.categorical import log_prob_of, log_probs
+from anyorder.core.categorical import below_top, log_prob_of, total
 from anyorder.samplers.look import Look
 
-CHUNK = 256  # positions whose law is held in float64 at a time
+CHUNK = 64  # positions whose law is held at a time beside the logits
+LEAST = -1e4  # its exponential is 0 in float32 and float64, and 0 times it is 0
 Score = Callable[[Float[Tensor, "N V"]], Float[Tensor, " N"]]
 
 
-def top_log_prob(logp: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+def top_log_prob(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     """log max p, nats."""
-    return logp.amax(-1)
+    return -total(below_top(logits).exp()).log()
 
 
-def margin(logp: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+def margin(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     """The largest probability minus the second largest; 1 if there is only one token."""
-    two = logp.topk(min(2, logp.shape[-1]), -1).values.exp()
+    x = below_top(logits)
+    two = x.topk(min(2, x.shape[-1]), -1).values.double().exp() / total(x.exp())[:, None]
     return two[:, 0] - two[:, 1:].sum(-1)
 
 
-def negentropy(logp: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+def negentropy(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     """-H, nats: 0 where one token is certain."""
-    h: Tensor = torch.special.xlogy(logp.exp(), logp.exp()).sum(-1)
-    return h
+    x = below_top(logits).clamp(min=LEAST)
+    p = x.exp()
+    mass = total(p)
+    return total(p * x) / mass - mass.log()
+
+
+def log_moment(logits: Float[Tensor, "N V"], beta: float) -> Float[Tensor, " N"]:
+    """log sum p^beta."""
+    x = below_top(logits)
+    return total((beta * x).exp()).log() - beta * total(x.exp()).log()
 
 
 SCORES: dict[str, Score] = {"prob": top_log_prob, "margin": margin, "entropy": negentropy}
@@ -45,8 +55,8 @@ def certainty(look: Look, score: str) -> Float[Tensor, "B L"]:
 
 
 def of_law(look: Look, score: Score) -> Float[Tensor, " N"]:
-    """A function of the model's law at each open position."""
-    return torch.cat([score(log_probs(rows)) for rows in torch.split(look.logits, CHUNK)])
+    """A function of the model's logits at each open position; exact to 1e-7 nats, to float64 for float64 logits."""
+    return torch.cat([score(rows) for rows in torch.split(look.logits, CHUNK)])
 
 
 def spread(look: Look, values: Float[Tensor, " N"]) -> Float[Tensor, "B L"]:

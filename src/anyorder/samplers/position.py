@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
-from anyorder.samplers.certainty import SCORES, certainty, of_law, spread
+from anyorder.samplers.certainty import SCORES, certainty, log_moment, of_law, spread
 from anyorder.samplers.look import CountRule, Look, PositionRule
 
 TIE = 1e-4  # nats
@@ -120,7 +120,7 @@ class Moment:
             raise ValueError(f"sampler.beta={self.beta}: must be > 0; 1 chooses positions uniformly")
 
     def weights(self, look: Look) -> Float[Tensor, "B L"]:
-        return spread(look, of_law(look, lambda logp: (self.beta * logp).logsumexp(-1)))
+        return spread(look, of_law(look, lambda logits: log_moment(logits, self.beta)))
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         return best(self.weights(look) + look.gumbel, k, allowed=look.open)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from anyorder.core.categorical import greedy, log_probs
+from anyorder.core.categorical import greedy
+from anyorder.samplers.certainty import top_log_prob
 from anyorder.samplers.count import at_step, flips
 from anyorder.samplers.keep_best import Best, LowestConfidence
 from anyorder.samplers.look import CountRule, Look
@@ -70,7 +71,7 @@ class Edit:
 
     def __call__(self, look: Look) -> Int[Tensor, "B L"]:
         logits = look.logits_written
-        now, sure = look.canvas.x[look.written], log_probs(logits).amax(-1) > math.log(max(self.tau, LEAST))
+        now, sure = look.canvas.x[look.written], top_log_prob(logits) > math.log(max(self.tau, LEAST))
         return look.canvas.x.masked_scatter(look.written, torch.where(sure, greedy(logits), now))
 
 
