@@ -59,8 +59,8 @@ def _agreement(scores: Sequence[Score]) -> str:
     rows = []
     for model in dict.fromkeys(s.model for s in scores):
         for order in ORDERS:
-            own = {s.passes: s.agree for s in scores if (s.model, s.order) == (model, order)}
-            rows.append([model, order, *(_percent(own.get(n)) for n in (*passes, None))])
+            own = {s.passes: s for s in scores if (s.model, s.order) == (model, order)}
+            rows.append([model, order, *(_agree(own[n]) if n in own else "-" for n in (*passes, None))])
     return columns(f"model|order|{'|'.join(f'{n} passes' for n in passes)}|one by one", rows, left=2)
 
 
@@ -68,8 +68,8 @@ def _share(s: Score) -> str:
     return f"{100 * s.share:.1f} ± {100 * s.stderr:.1f}"
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _agree(s: Score) -> str:
+    return f"{100 * (s.agree or 0.0):.1f} ± {100 * (s.agree_stderr or 0.0):.1f}"
 
 
 def picture(exact: Sequence[Score], found: Sequence[Score]) -> str:

@@ -34,6 +34,7 @@ ORDERS: Final[dict[str, PositionRule]] = {
     "entropy": Confidence("entropy"),
     "left-to-right": LeftToRight(),
 }
+FEWEST: Final = 10  # problems worth a row of their own
 CLUES: Final = (4, 6, 8)  # of 4x4 puzzles
 
 
@@ -122,7 +123,9 @@ def groups(task: Task, *, noise: Noise, most: int) -> list[Group]:
     canvas = problems.canvas
     problems = Problems(Canvas.of(canvas.x[rows], vocab=task.tokenizer.vocab), problems.x0[rows])
     if isinstance(task, NaeSat):
-        return [Group(f"{name} given", _asked(task, problems.x0, name)) for name in ASKED]
+        many = problems.x0[torch.arange(most) % len(problems.x0)]  # where nothing is given, only their number matters
+        parts = {"nothing": many, "latents": problems.x0, "observations": problems.x0}
+        return [Group(f"{name} given", _asked(task, x0, name)) for name, x0 in parts.items()]
     easy = task.easy(problems) if isinstance(task, Sudoku | Zebra) else None
     return [Group("all", problems, easy)]
 
@@ -133,9 +136,6 @@ def from_nothing(task: Sudoku | NaeSat, count: int) -> Group:
         x0 = grids()[:1].expand(count, -1)
         return Group("empty board", task.problems(torch.full_like(x0, task.size), x0))
     return Group("nothing given", _asked(task, task.every_row()[:1].expand(count, -1), "nothing"))
-
-
-ASKED: Final = ("nothing", "latents", "observations")
 
 
 def _asked(task: NaeSat, x0: Int[Tensor, "B L"], given: str) -> Problems:
@@ -152,7 +152,8 @@ class Score:
     Args:
         passes: network passes allowed, None for one per token.
         share, stderr: solved, mean over problems; standard error over problems.
-        agree: of NAE-SAT, share of observations that are what the row's latents say; None for other tasks.
+        agree, agree_stderr: of NAE-SAT, share of observations that are what the row's latents say, mean over rows and
+            its standard error; None for other tasks.
         nfe: mean network passes a row.
     """
 
@@ -165,6 +166,7 @@ class Score:
     share: float
     stderr: float
     agree: float | None
+    agree_stderr: float | None
     nfe: float
 
 
@@ -200,6 +202,7 @@ def scores(
                         share=float(right[rows].mean()),
                         stderr=stderr(right[rows]),
                         agree=None if agree is None else float(agree[rows].mean()),
+                        agree_stderr=None if agree is None else stderr(agree[rows]),
                         nfe=float(nfe[rows].mean()),
                     )
                 )
@@ -207,9 +210,9 @@ def scores(
 
 
 def _parts(group: Group) -> list[tuple[str, Bool[Tensor, " B"]]]:
-    """All problems, and the easy and the hard ones where there are at least two of each."""
+    """All problems, and the easy and the hard ones where there are enough of each."""
     every = torch.ones(len(group.problems.x0), dtype=torch.bool)
-    if group.easy is None or min(int(group.easy.sum()), int((~group.easy).sum())) < 2:
+    if group.easy is None or min(int(group.easy.sum()), int((~group.easy).sum())) < FEWEST:
         return [(group.name, every)]
     return [(group.name, every), (f"{group.name}, easy", group.easy), (f"{group.name}, hard", ~group.easy)]
 

@@ -12,11 +12,13 @@ from anyorder.core.types import Canvas, Vocab
 
 @dataclass(frozen=True)
 class Support:
-    """Exact conditionals of the uniform law on `states`; uniform over their tokens where no state fits what is seen.
+    """Exact conditionals of the uniform law on `states`.
+
+    Where no state fits what is seen there is no conditional; the answer is then the law of the position alone.
 
     Args:
         states: different sequences of writable tokens.
-        vocab: whose ids they are; tokens that no state holds get no probability.
+        vocab: whose ids they are.
     """
 
     states: Int[Tensor, "S L"]
@@ -26,10 +28,6 @@ class Support:
     @property
     def length(self) -> int:
         return self.states.shape[1]
-
-    @cached_property
-    def _used(self) -> Bool[Tensor, " V"]:
-        return torch.bincount(self.states.flatten(), minlength=self.vocab.size) > 0
 
     @cached_property
     def _one_hot(self) -> Float[Tensor, "S K"]:
@@ -51,7 +49,7 @@ class Support:
         """
         if canvas.x.shape[-1] != self.length:
             raise ValueError(f"canvas length {canvas.x.shape[-1]}: this oracle knows sequences of {self.length} only")
-        counts = self.consistent(canvas).float() @ self._one_hot  # (B, L*V)
-        mass = counts.double().reshape(len(counts), self.length, -1)[at]
-        total = mass.sum(-1, keepdim=True)
-        return torch.where(total > 0, mass / total.clamp(min=1), self._used / self._used.sum()).log()
+        fits = self.consistent(canvas)
+        fits = fits | ~fits.any(-1, keepdim=True)
+        mass = (fits.float() @ self._one_hot).double().reshape(len(fits), self.length, -1)[at]
+        return (mass / mass.sum(-1, keepdim=True)).log()
