@@ -227,7 +227,7 @@ class BpeTokenizer:
 
     @cached_property
     def table(self) -> TokenTable:
-        byte_of = _byte_of_letter()
+        byte_of = byte_of_letter()
         names = sorted(self._library.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
         return TokenTable(tuple(bytes(byte_of[letter] for letter in name) for name, _ in names))
 
@@ -284,12 +284,21 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     )
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a tokenizer.json was made here (`load_tokenizer` reads it) rather than published elsewhere."""
+    try:
+        spec = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(spec, dict) and (OURS in spec or _is_byte_level_bpe(spec))
+
+
 def _is_byte_level_bpe(spec: dict[str, Any]) -> bool:
     types = [(spec.get(key) or {}).get("type") for key in ("model", "pre_tokenizer", "decoder")]
     return types == ["BPE", "ByteLevel", "ByteLevel"] and not spec.get("normalizer") and not spec.get("added_tokens")
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """GPT-2's spelling of bytes as letters: printable Latin-1 stands for itself, the other 68 follow from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in set(printable)]

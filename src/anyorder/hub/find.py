@@ -3,11 +3,21 @@
 import json
 from pathlib import Path
 
+from anyorder.hub.fetch import HUB, fetch
+
 
 def model_folder(path: Path) -> Path:
-    """Where the model of a model, run or quickstart folder lies; ValueError if there is none, saying what is there."""
+    """Where the model of a model, run or quickstart folder lies, or where one of the hub was put (hub:ORG/NAME).
+
+    Raises:
+        ValueError: there is none; it says what is there.
+    """
+    if str(path).startswith(HUB):
+        return fetch(str(path))
     if not path.is_dir():
         what = "is a file; name the folder it is in" if path.exists() else "no such folder; anyorder train makes one"
+        if path.is_file() and path.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin"):
+            what = "is a file of weights; make a model folder of it with anyorder convert"
         raise ValueError(f"{path}: {what}")
     if (path / "config.json").exists():
         return path

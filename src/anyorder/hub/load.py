@@ -1,82 +1,173 @@
-"""Read a model folder back, strictly: every key, every shape, every checksum."""
+"""Read a model back, strictly: a folder of ours (every key, shape, checksum) or a published checkpoint."""
 
 import dataclasses
-import json
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
 from anyorder.core.config import parse_config
 from anyorder.core.files import sha256_of
-from anyorder.data.tokenizer import Tokenizer, load_tokenizer
-from anyorder.hub.save import CONFIG, FORMAT, WEIGHTS
+from anyorder.core.types import Vocab
+from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer
+from anyorder.data.tokenizer import Tokenizer, is_ours, load_tokenizer
+from anyorder.hub.parts import same_parts
+from anyorder.hub.published import Held, Published, published, stream
+from anyorder.hub.save import FORMAT
+from anyorder.hub.source import CONFIG, WEIGHTS, Source, entries_of, open_folder, read_config
 from anyorder.models.config import ModelConfig
 from anyorder.models.transformer import Transformer
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network and the tokenizer it was trained with; `kind` is "mdm" or "arm"."""
+    """A network and its tokenizer; `kind` is "mdm" or "arm"."""
 
     kind: str
     model: Transformer
     tokenizer: Tokenizer
 
 
-def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> LoadedModel:
-    """The model of a folder written by `save_model`, in evaluation mode; activations in `dtype`.
+def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> LoadedModel:
+    """The model of a folder, in evaluation mode; activations in `dtype`.
+
+    Weights stored in float32 stay float32; those stored in half precision take on `dtype`. They are read one tensor at
+    a time, straight to the device: memory peaks at the model and its largest tensor.
 
     Raises:
         ValueError: no model there, another format, a missing, truncated or altered file, or tensors that do not fit.
     """
+    config = read_config(folder)
+    held: Held = lambda stored: stored if stored in (torch.float32, torch.float64) else dtype  # noqa: E731
+    if is_published(config):
+        checkpoint = published(open_folder(folder, config=config))
+        tokenizer = published_tokenizer(checkpoint, folder)
+        tensors = stream(checkpoint.source, checkpoint.tensors, held=held, device=device)
+        model = build(checkpoint.plan.config, tokenizer.vocab, tensors, dtype=dtype, device=device)
+        return LoadedModel(checkpoint.kind, model, tokenizer)
     about = read_about(folder)
-    config = parse_config(ModelConfig, about["model"], source=str(folder / CONFIG))
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.hash != about["tokenizer_hash"]:
-        raise ValueError(f"{folder}: tokenizer.json is not the one the model was trained with; restore it")
-    vocab = tokenizer.vocab
-    if about["vocab"] != dataclasses.asdict(vocab):
-        raise ValueError(f"{folder / CONFIG}: vocab is not that of tokenizer.json; the file was altered, restore it")
-    weights = _read_weights(folder / WEIGHTS, about["sha256"].get(WEIGHTS))
+    shape = parse_config(ModelConfig, about["model"], source=str(folder / CONFIG))
+    tokenizer = own_tokenizer(folder, about)
+    source = own_source(folder, about)
+    parts = [(part.ours, part) for part in same_parts(shapes_of(shape, tokenizer.vocab))]
+    source.check({name: part.shape for name, part in parts})
+    tensors = stream(source, parts, held=held, device=device)
+    model = build(shape, tokenizer.vocab, tensors, dtype=dtype, device=device)
+    return LoadedModel(about["kind"], model, tokenizer)
+
+
+def build(
+    config: ModelConfig,
+    vocab: Vocab,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | None,
+) -> Transformer:
+    """A network whose parameters are these tensors themselves; it never has any other values."""
     with torch.device("meta"):
-        shapes = {n: p.shape for n, p in Transformer(config, vocab).named_parameters()}
-    for name in sorted(shapes.keys() ^ weights.keys()):
-        raise ValueError(f"{folder / WEIGHTS}: tensor {name!r} is {'missing' if name in shapes else 'unknown'}")
-    for name, shape in shapes.items():
-        if weights[name].shape != shape:
-            raise ValueError(
-                f"{folder / WEIGHTS}: {name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}"
-            )
-    model = Transformer(config, vocab, dtype=dtype)
-    model.load_state_dict(weights)
-    return LoadedModel(kind=about["kind"], model=model.eval().requires_grad_(False), tokenizer=tokenizer)
+        model = Transformer(config, vocab, dtype=dtype)
+    model.set_rope(device)
+    for name, tensor in tensors:
+        owner, _, last = name.rpartition(".")
+        model.get_submodule(owner).register_parameter(last, torch.nn.Parameter(tensor, requires_grad=False))
+    left = [name for name, p in model.named_parameters() if p.is_meta]
+    assert not left, f"never read: {left}"  # names were checked before
+    return model.eval()
+
+
+def shapes_of(config: ModelConfig, vocab: Vocab) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a network's parameters, made without allocating them."""
+    with torch.device("meta"):
+        return [(name, tuple(p.shape)) for name, p in Transformer(config, vocab).named_parameters()]
+
+
+def published_tokenizer(checkpoint: Published, place: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint, from its folder or from the file given; one of ours if it was exported from here.
+
+    Raises:
+        ValueError: no tokenizer there, or one that does not match the embedding.
+    """
+    path = place if place.is_file() else place / "tokenizer.json"
+    if path.is_file() and is_ours(path):
+        own = load_tokenizer(path.parent)
+        if checkpoint.plan.vocab(mask_id=None, eos_id=None) == own.vocab:
+            return own
+        raise ValueError(f"{path}: its {own.vocab.size} ids are not the {checkpoint.plan.size} of the checkpoint")
+    text, mask, eos = read_hub_tokenizer(path)
+    try:
+        return HubTokenizer(text, checkpoint.plan.vocab(mask_id=mask, eos_id=eos))
+    except ValueError as error:
+        raise ValueError(f"{path.parent}: {error}") from None
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder; ValueError if it is not one of ours."""
-    try:
-        about: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{folder}: no model here (no {CONFIG}); name a run folder or a model folder") from None
-    except ValueError:
-        raise ValueError(f"{folder / CONFIG}: not JSON; the file was altered, restore it") from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        found = about.get("format") if isinstance(about, dict) else about
-        raise ValueError(f"{folder / CONFIG}: format={found!r}, expected {FORMAT!r}")
+    """What a model folder says of itself, as in config.json of ours; of a published checkpoint made from its files.
+
+    Raises:
+        ValueError: no model there.
+    """
+    about = read_config(folder)
+    if is_published(about):
+        return _about_published(folder, about)
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{folder / CONFIG}: format={about.get('format')!r}, expected {FORMAT!r}")
     for key in ("kind", "model", "vocab", "tokenizer_hash", "sha256"):
         if key not in about:
             raise ValueError(f"{folder / CONFIG}: key {key!r} is missing; the file was altered, restore it")
     return about
 
 
-def _read_weights(path: Path, sha256: str | None) -> dict[str, torch.Tensor]:
-    if not path.exists() or sha256_of(path) != sha256:
-        raise ValueError(f"{path}: missing, truncated or altered (its SHA-256 differs from config.json); restore it")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file ({error})") from None
+def weights_hash(about: Mapping[str, Any]) -> str:
+    """The SHA-256 of the weights; of several files, that of their hashes in the order of their names."""
+    hashes = [value for _, value in sorted(about["sha256"].items())]
+    return str(hashes[0]) if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def is_published(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a published checkpoint."""
+    return "format" not in config and ("model_type" in config or "architectures" in config)
+
+
+def _about_published(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    checkpoint = published(open_folder(folder, config=config))
+    tokenizer = published_tokenizer(checkpoint, folder)
+    files = {file.name: sha256_of(file) for file in sorted(folder.glob("*.safetensors"))}
+    return {
+        "kind": checkpoint.kind,
+        "model": checkpoint.plan.config.model_dump(),
+        "vocab": dataclasses.asdict(tokenizer.vocab),
+        "tokenizer_hash": tokenizer.hash,
+        "sha256": files,
+    }
+
+
+def own_tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a model folder of ours; ValueError if it is not the one its config.json names."""
+    vocab = Vocab(**about["vocab"])
+    if about.get("tokenizer") == "published":
+        tokenizer: Tokenizer = HubTokenizer(read_hub_tokenizer(folder)[0], vocab)
+    else:
+        tokenizer = load_tokenizer(folder)
+    if tokenizer.hash != about["tokenizer_hash"]:
+        raise ValueError(f"{folder}: tokenizer.json is not the one the model was trained with; restore it")
+    if about["vocab"] != dataclasses.asdict(tokenizer.vocab):
+        raise ValueError(f"{folder / CONFIG}: vocab is not that of tokenizer.json; the file was altered, restore it")
+    return tokenizer
+
+
+def own_source(folder: Path, about: dict[str, Any]) -> Source:
+    """The tensors of a model folder of ours, after a look at every checksum."""
+    for name in about["sha256"] or [WEIGHTS]:
+        path = folder / name
+        if not path.exists() or sha256_of(path) != about["sha256"].get(name):
+            raise ValueError(
+                f"{path}: missing, truncated or altered (its SHA-256 differs from config.json); restore it"
+            )
+    if WEIGHTS not in about["sha256"]:
+        return open_folder(folder, config=about)
+    return Source(folder / WEIGHTS, folder, about, entries_of(folder / WEIGHTS))

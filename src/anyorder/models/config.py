@@ -1,6 +1,5 @@
 """The size of a transformer: configuration, the 30 published SMDM sizes, exact parameter counts."""
 
-import math
 from typing import Literal
 
 from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
@@ -15,15 +14,8 @@ class RopeScaling(BaseModel, frozen=True, extra="forbid"):
 
     factor: PositiveFloat
     low_freq_factor: PositiveFloat
-    high_freq_factor: PositiveFloat
+    high_freq_factor: PositiveFloat  # frequencies of more turns than this stay, in the length first trained on
     original_max_position_embeddings: PositiveInt
-
-    def scaled(self, frequency: float) -> float:
-        """The frequency (radians per position) that replaces `frequency`."""
-        turns = self.original_max_position_embeddings * frequency / (2 * math.pi)  # in the length it was trained on
-        share = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
-        kept = min(1.0, max(0.0, share))
-        return frequency * (kept + (1 - kept) / self.factor)
 
 
 class ModelConfig(BaseModel, frozen=True, extra="forbid"):

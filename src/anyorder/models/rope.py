@@ -1,5 +1,7 @@
 """Rotary position embedding, half-split convention (HF-Llama, SMDM): rotates q and k by position-dependent angles."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,10 +15,16 @@ def rope_tables(
     """cos and signed sin of every (position, channel), float32; the sign of the half-split rotation is in the sine."""
     frequency = base ** -(torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
     if scaling is not None:
-        frequency = torch.tensor([scaling.scaled(f) for f in frequency.tolist()], dtype=torch.float64)
+        frequency = _scaled(frequency, scaling)
     angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
     cos, sin = angle.cos().float(), angle.sin().float()
     return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+
+def _scaled(frequency: Float[Tensor, " H"], s: RopeScaling) -> Float[Tensor, " H"]:
+    turns = s.original_max_position_embeddings * frequency / (2 * math.pi)  # in the length it was first trained on
+    kept = ((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)).clamp(0, 1)
+    return frequency * (kept + (1 - kept) / s.factor)
 
 
 def rotate(

@@ -1,0 +1,179 @@
+"""The `tokenizer.json` of a published checkpoint as a tokenizer of ours: byte-level or sentencepiece-like BPE.
+
+Special tokens are never spelt in text: what looks like one is encoded letter by letter, so that no document can smuggle
+a mask or an end in.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, final
+
+import tokenizers
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from anyorder.core.types import Vocab
+from anyorder.data.tokenizer import FILE, PLACEHOLDER, byte_of_letter
+
+MASKS: Final = ("<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>", "<|MASK|>")
+ENDS: Final = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]")
+SPARE_ROWS: Final = 1024  # rows that an embedding may have beyond the tokenizer's ids, to round its size up
+SPACE: Final = "▁"  # how sentencepiece spells a space
+BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+@final
+@dataclass(frozen=True)
+class HubTokenizer:
+    """A published tokenizer; `vocab` comes from the checkpoint's configuration.
+
+    Args:
+        text: the file, as published.
+        vocab: ids as the network reads them. An id without a token stands for no text.
+    Raises:
+        ValueError: not a tokenizer of these kinds, or one with more ids or many fewer than the vocabulary.
+    """
+
+    text: str
+    vocab: Vocab
+
+    def __post_init__(self) -> None:
+        known, rows = self.num_known, max(self.vocab.size, self.vocab.mask_id + 1)
+        if not self.vocab.size - SPARE_ROWS <= known <= rows:
+            raise ValueError(
+                f"{FILE}: has ids below {known}, the embedding {self.vocab.size} rows; "
+                "name the checkpoint's own tokenizer"
+            )
+        kinds = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(_parts(self.text))))
+        if self._spec["model"].get("type", "BPE") != "BPE" or not kinds & {"ByteLevel", "Metaspace", "ByteFallback"}:
+            raise ValueError(f"{FILE}: is neither a byte-level nor a sentencepiece-like BPE; no other kind is read")
+
+    @cached_property
+    def _spec(self) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(self.text)
+        return spec
+
+    @cached_property
+    def _library(self) -> tokenizers.Tokenizer:
+        library = tokenizers.Tokenizer.from_str(self.text)
+        library.no_truncation()
+        library.no_padding()
+        library.encode_special_tokens = True
+        return library
+
+    @property
+    def num_known(self) -> int:
+        """One more than the last id that the file knows."""
+        return 1 + max(self._library.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def _begins_with_space(self) -> bool:
+        """Whether the tokenizer puts a space before a text."""
+        return self._library.encode("a", add_special_tokens=False).tokens[0].startswith(SPACE)
+
+    @cached_property
+    def _pieces(self) -> tuple[bytes, ...]:
+        """The bytes of every id that an input can hold."""
+        byte_level = '"ByteLevel"' in json.dumps(_parts(self.text))
+        added = {
+            t["id"]: b"" if t.get("special") else t["content"].encode() for t in self._spec.get("added_tokens", [])
+        }
+        pieces = [b""] * self.vocab.num_ids
+        letters = byte_of_letter()
+        for name, i in self._library.get_vocab(with_added_tokens=True).items():
+            pieces[i] = added[i] if i in added else _bytes_of(name, letters if byte_level else None)
+        pieces[self.vocab.mask_id] = PLACEHOLDER.encode()
+        return tuple(pieces)
+
+    @cached_property
+    def bytes_per_token(self) -> Int[Tensor, " num_ids"]:
+        """UTF-8 bytes of every id; 0 for special tokens, mask and padding."""
+        return torch.tensor([0 if i == self.vocab.mask_id else len(p) for i, p in enumerate(self._pieces)])
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without the special tokens that some tokenizers put around one."""
+        return list(self._library.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each."""
+        return [list(e.ids) for e in self._library.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids: a mask is ░, other special tokens nothing, bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            ValueError: an id beyond the vocabulary.
+        """
+        known = list(ids)
+        wrong = next((i for i in known if not 0 <= i < len(self._pieces)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"token id {wrong}: the vocabulary ends at {len(self._pieces) - 1}; was another tokenizer used?"
+            )
+        text = b"".join(self._pieces[i] for i in known).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self._begins_with_space else text
+
+    def num_bytes(self, ids: Iterable[int]) -> int:
+        """UTF-8 bytes of the ids."""
+        sizes = self.bytes_per_token.tolist()
+        return sum(sizes[i] for i in ids if 0 <= i < len(sizes))
+
+    def save(self, folder: Path) -> Path:
+        """Write the file as it was published."""
+        path = Path(folder) / FILE
+        path.write_text(self.text, encoding="utf-8")
+        return path
+
+
+def _parts(text: str) -> list[Any]:
+    """What says of which kind a tokenizer is."""
+    spec = json.loads(text)
+    return [spec.get(key) for key in ("pre_tokenizer", "decoder")]
+
+
+def _bytes_of(name: str, letters: Mapping[str, int] | None) -> bytes:
+    """The bytes a token stands for: spelt in letters, or without them as text, ▁ for a space, <0x0A> for a byte."""
+    if letters is not None:
+        return bytes(letters[c] for c in name if c in letters)
+    byte = BYTE.fullmatch(name)
+    return bytes([int(byte[1], 16)]) if byte else name.replace(SPACE, " ").encode()
+
+
+def read_hub_tokenizer(folder: Path) -> tuple[str, int | None, int | None]:
+    """The tokenizer file of a folder, and the ids of mask and end of document that it or its settings name.
+
+    Raises:
+        ValueError: no `tokenizer.json` there, or one that the library does not read.
+    """
+    path = folder if folder.is_file() else folder / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+        ids = tokenizers.Tokenizer.from_str(text).get_vocab(with_added_tokens=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; put the checkpoint's {FILE} there") from None
+    except Exception as error:  # the library raises plain Exceptions
+        raise ValueError(f"{path}: not a tokenizer ({error}); get it again") from None
+    return text, _named(ids, path, "mask_token", MASKS), _named(ids, path, "eos_token", ENDS)
+
+
+def _named(ids: Mapping[str, int], path: Path, key: str, usual: Sequence[str]) -> int | None:
+    """The id that tokenizer_config.json names, else the only one with a usual name."""
+    beside = path.with_name("tokenizer_config.json")
+    settings = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    named = settings.get(key)
+    content = named.get("content") if isinstance(named, dict) else named
+    if isinstance(content, str) and content in ids:
+        return ids[content]
+    found = [ids[name] for name in usual if name in ids]
+    return found[0] if len(found) == 1 else None

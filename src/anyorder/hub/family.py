@@ -1,0 +1,84 @@
+"""What a family of checkpoints is, as values: how its configuration is read, what its tensors are called."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anyorder.core.types import Vocab
+from anyorder.hub.fields import Fields
+from anyorder.hub.parts import Part, transformer_parts
+from anyorder.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration says.
+
+    Args:
+        size: rows of the head.
+        mask_id: None if the configuration does not name it; the tokenizer does then.
+        eos_id: the same.
+    """
+
+    config: ModelConfig
+    size: int
+    mask_id: int | None
+    eos_id: int | None
+
+    def vocab(self, *, mask_id: int | None, eos_id: int | None) -> Vocab:
+        """Ids as the network reads them; what the configuration says goes before what is given. The mask of a causal
+        network, which has none, and padding lie beyond the published ids.
+
+        Raises:
+            ValueError: nobody names the mask of a masked diffusion model, or it has no row in the table.
+        """
+        eos = self.eos_id if self.eos_id is not None else eos_id
+        if self.config.causal:
+            return Vocab(size=self.size, mask_id=self.size, pad_id=self.size + 1, eos_id=eos)
+        mask = self.mask_id if self.mask_id is not None else mask_id
+        if mask is None:
+            raise ValueError(
+                "mask_token_id: neither config.json nor the tokenizer names the mask; add it to config.json"
+            )
+        rows = self.config.embed_rows or self.size
+        if mask >= rows:
+            raise ValueError(f"mask_token_id={mask}: the embedding has {rows} rows; the files do not belong together")
+        return Vocab(size=self.size, mask_id=mask, pad_id=max(self.size, mask + 1), eos_id=eos)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A layout of checkpoints.
+
+    Args:
+        about: one line for people.
+        papers: where it is described.
+        names: the published name of each role (`hub.parts`); {i} is the number of a block.
+        read: a configuration into a plan.
+        write: a plan into a configuration, for export; None where only checkpoints that came in this layout go back.
+        model_types, architectures: what config.json says.
+        buffers: patterns of names that hold no weights and are left out.
+    """
+
+    about: str
+    papers: tuple[str, ...]
+    names: Mapping[str, str]
+    read: Callable[[Fields], Plan]
+    write: Callable[[ModelConfig, Vocab], dict[str, Any]] | None = None
+    model_types: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()
+
+    def parts(self, plan: Plan) -> Iterator[tuple[str, Part]]:
+        """Published names, and what each is of ours."""
+        for part in transformer_parts(plan.config, size=plan.size, roles=self.names.keys()):
+            yield self.names[part.role].format(i=part.layer), part
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether a tensor of this name holds no weights."""
+        return any(re.fullmatch(pattern, name) for pattern in self.buffers)
+
+    def spare(self, plan: Plan) -> str | None:
+        """The name of a head that is tied to the embedding and stored nevertheless; None for an untied one."""
+        return self.names["head"] if plan.config.tied_head else None

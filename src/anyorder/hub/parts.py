@@ -1,0 +1,90 @@
+"""Which rows of which tensor of ours a published tensor is: the roles that a family of checkpoints gives names to."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from anyorder.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Part:
+    """One published tensor.
+
+    Args:
+        role: what it is; a family maps roles to names.
+        layer: number of its block, None outside blocks.
+        ours: the tensor of ours that holds it.
+        shape: as published.
+        start: first row in ours.
+        fused: (heads, groups, head width) of queries, keys and values in one tensor, ordered group by group: the
+            queries of a group, its key, its value. None: rows in our order.
+    """
+
+    role: str
+    layer: int | None
+    ours: str
+    shape: tuple[int, ...]
+    start: int = 0
+    fused: tuple[int, int, int] | None = None
+
+    def to_ours(self, value: Tensor) -> Tensor:
+        """Its rows in our order."""
+        return value if self.fused is None else value[_order(*self.fused)]
+
+    def to_theirs(self, value: Tensor) -> Tensor:
+        """Its rows in the published order; inverse of `to_ours`."""
+        return value if self.fused is None else value[_order(*self.fused).argsort()]
+
+
+def _order(heads: int, groups: int, width: int) -> Int[Tensor, " R"]:
+    """Where the rows of all queries, then all keys, then all values stand when they are ordered group by group."""
+    rows = torch.arange((heads + 2 * groups) * width).view(groups, heads // groups + 2, width)
+    return torch.cat([rows[:, :-2].flatten(), rows[:, -2].flatten(), rows[:, -1].flatten()])
+
+
+def transformer_parts(c: ModelConfig, *, size: int, roles: Collection[str]) -> Iterator[Part]:
+    """Everything a `Transformer` of this configuration is made of, in the order of its own tensors.
+
+    Args:
+        size: rows of the head; of the table too, unless `c.embed_rows` says otherwise.
+        roles: those that the family names; "qkv" for a fused tensor instead of "q", "k", "v".
+    """
+    yield Part("embed", None, "embed.weight", (c.embed_rows or size, c.d_model))
+    for i in range(c.num_layers):
+        yield from _block_parts(c, i, fused="qkv" in roles)
+    yield Part("norm", None, "norm.weight", (c.d_model,))
+    if not c.tied_head:
+        yield Part("head", None, "head.weight", (size, c.d_model))
+
+
+def _block_parts(c: ModelConfig, i: int, *, fused: bool) -> Iterator[Part]:
+    d, f, own = c.d_model, c.d_ff, f"blocks.{i}."
+    q, kv = c.num_heads * c.d_head, c.kv_heads * c.d_head
+    yield Part("attn_norm", i, f"{own}attn_norm.weight", (d,))
+    if fused:
+        heads = (c.num_heads, c.kv_heads, c.d_head)
+        yield Part("qkv", i, f"{own}attn.qkv.weight", (q + 2 * kv, d), fused=heads)
+    else:
+        for role, start, rows in (("q", 0, q), ("k", q, kv), ("v", q + kv, kv)):
+            yield Part(role, i, f"{own}attn.qkv.weight", (rows, d), start)
+        if c.qkv_bias:
+            for role, start, rows in (("q_bias", 0, q), ("k_bias", q, kv), ("v_bias", q + kv, kv)):
+                yield Part(role, i, f"{own}attn.qkv.bias", (rows,), start)
+    yield Part("out", i, f"{own}attn.out.weight", (d, q))
+    if c.qk_norm:
+        yield Part("q_norm", i, f"{own}attn.q_norm.weight", (c.d_head,))
+        yield Part("k_norm", i, f"{own}attn.k_norm.weight", (c.d_head,))
+    yield Part("mlp_norm", i, f"{own}mlp_norm.weight", (d,))
+    yield Part("gate", i, f"{own}mlp.gate_up.weight", (f, d))
+    yield Part("up", i, f"{own}mlp.gate_up.weight", (f, d), f)
+    yield Part("down", i, f"{own}mlp.down.weight", (d, f))
+
+
+def same_parts(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Iterator[Part]:
+    """Tensors that are published as they are."""
+    for name, shape in shapes:
+        yield Part(name, None, name, shape)

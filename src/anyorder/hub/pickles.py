@@ -1,0 +1,48 @@
+"""Checkpoints kept as pickles: read by `anyorder convert` alone, with PyTorch's weights-only loader, tensors alone."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyorder.hub.source import Entry, Source
+
+WRAPPERS = ("state_dict", "model")  # under which trainers keep the weights beside other things
+PREFIX = "model."  # what they put before every name
+TWINS = "predictor."  # and what a second copy of the same tensors begins with
+
+
+def open_pickle(path: Path) -> Source:
+    """The tensors of a .pt, .pth, .ckpt or .bin file, mapped from it.
+
+    Raises:
+        ValueError: no such file, not a pickle of PyTorch, or one that holds more than tensors.
+    """
+    try:
+        held: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).split("\n")[0][:160]
+        raise ValueError(f"{path}: not a file of tensors alone, so it is not read ({reason})") from None
+    tensors = tensors_of(held)
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors by name")
+    entries = {n: Entry(tuple(t.shape), t.dtype, lambda t=t: t) for n, t in tensors.items()}  # type: ignore[misc]
+    return Source(path, path.parent, {}, entries)
+
+
+def tensors_of(held: Any) -> dict[str, Tensor]:
+    """The weights by name, out of what trainers put around them."""
+    for key in WRAPPERS:
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+            break
+    if not isinstance(held, Mapping):
+        return {}
+    found = {str(n): t for n, t in held.items() if isinstance(t, Tensor) and not str(n).startswith(TWINS)}
+    prefixed = bool(found) and all(n.startswith(PREFIX) for n in found)
+    return {n.removeprefix(PREFIX): t for n, t in found.items()} if prefixed else found

@@ -1,0 +1,173 @@
+"""Tensors on disk by name: safetensors, in one file or in shards with an index; memory-mapped, read one at a time."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMED = 10  # faults that one message names
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor that has not been read yet."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What lies at a path: the configuration as it stands in the file ({} if there is none) and its tensors.
+
+    Args:
+        place: what messages name.
+        folder: where other files of the checkpoint are looked for.
+    """
+
+    place: Path
+    folder: Path
+    config: Mapping[str, Any]
+    entries: Mapping[str, Entry]
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, checked. It is mapped from the file where that is possible, so copy it before the file changes.
+
+        Raises:
+            ValueError: NaN or infinite values, or a matrix whose values are all equal: it was never trained.
+        """
+        value = self.entries[name].read()
+        if not value.is_floating_point() or not value.numel():
+            return value
+        low, high = (float(v) for v in value.aminmax())
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            raise ValueError(f"{self.place}: tensor {name!r} holds NaN or infinite values; get the file again")
+        if value.ndim > 1 and value.numel() > 1 and low == high:
+            raise ValueError(
+                f"{self.place}: every value of {name!r} is {low:g}, as in a network that was never trained"
+            )
+        return value
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], *, optional: Iterable[str] = ()) -> None:
+        """Raises ValueError unless names and shapes are those expected; it names the first ten faults."""
+        spare = set(optional)
+        faults = [f"tensor {name!r} is missing" for name in expected if name not in self.entries]
+        faults += [f"tensor {name!r} is unknown" for name in self.entries if name not in expected and name not in spare]
+        faults += [
+            f"{name} has shape {self.entries[name].shape}, expected {shape}"
+            for name, shape in expected.items()
+            if name in self.entries and self.entries[name].shape != shape
+        ]
+        if faults:
+            more = f"; and {len(faults) - NAMED} more faults" if len(faults) > NAMED else ""
+            raise ValueError(f"{self.place}: {'; '.join(faults[:NAMED])}{more}")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a folder.
+
+    Raises:
+        ValueError: no such file, or one that is not JSON.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: no model here (no {CONFIG}); name a run folder or a model folder") from None
+    except ValueError:
+        raise ValueError(f"{folder / CONFIG}: not JSON; the file was altered, restore it") from None
+    return config if isinstance(config, dict) else {"format": config}
+
+
+def open_folder(folder: Path, *, config: Mapping[str, Any]) -> Source:
+    """The tensors of a folder: those of its index, or of its only safetensors file.
+
+    Raises:
+        ValueError: no weights, weights as pickles, several files without an index, or an index that does not fit.
+    """
+    if (folder / INDEX).exists():
+        return Source(folder / INDEX, folder, config, _indexed(folder))
+    files = sorted(folder.glob("*.safetensors"))
+    chosen = folder / WEIGHTS if folder / WEIGHTS in files or not files else files[0]
+    if len(files) > 1 and chosen.name != WEIGHTS:
+        raise ValueError(f"{folder}: holds {len(files)} safetensors files and no {INDEX}; restore it")
+    pickles = [file.name for pattern in PICKLES for file in sorted(folder.glob(pattern))]
+    if not files and pickles:
+        raise ValueError(
+            f"{folder / pickles[0]}: is a pickle, which can run code when it is read; only anyorder convert reads one, "
+            "and tensors alone"
+        )
+    return Source(chosen, folder, config, entries_of(chosen))
+
+
+def open_file(path: Path) -> Source:
+    """The tensors of one safetensors file; the configuration is that of a config.json beside it, if there is one."""
+    config = read_config(path.parent) if (path.parent / CONFIG).exists() else {}
+    return Source(path, path.parent, config, entries_of(path))
+
+
+def entries_of(path: Path) -> dict[str, Entry]:
+    """The tensors of a safetensors file, from its header alone.
+
+    Raises:
+        ValueError: no such file, or not one of safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: Entry(tuple(s.get_shape()), DTYPES[s.get_dtype()], _reader(path, name))
+                for name, s in slices.items()
+            }
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; the checkpoint is not whole, get it again") from None
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file ({error}); get it again") from None
+    except KeyError as error:
+        raise ValueError(f"{path}: holds tensors of type {error}, which are not read") from None
+
+
+def _reader(path: Path, name: str) -> Callable[[], Tensor]:
+    """Maps the file anew for each tensor, so that what has been read leaves memory with the tensor."""
+
+    def read() -> Tensor:
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    return read
+
+
+def _indexed(folder: Path) -> dict[str, Entry]:
+    try:
+        files: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        wanted = sorted(set(files.values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder / INDEX}: not an index of tensors; get it again") from None
+    found: dict[str, Entry] = {}
+    for file in wanted:
+        held = entries_of(folder / file)
+        listed = {name for name, where in files.items() if where == file}
+        if held.keys() != listed:
+            wrong = sorted(held.keys() ^ listed)[0]
+            what = "lists" if wrong in listed else "does not list"
+            raise ValueError(f"{folder / INDEX}: {what} {wrong!r} for {file}, which differs; get both again")
+        found |= held
+    return found

@@ -1,0 +1,175 @@
+"""Published layouts: the forward pass against a second one, published totals, what a damaged checkpoint says."""
+
+import json
+import math
+
+import pytest
+import torch
+from checkpoints import (
+    CONFIGS,
+    EOS,
+    MASK,
+    ROWS,
+    byte_tokenizer,
+    expected_logits,
+    random_tensors,
+    sentencepiece_tokenizer,
+    shapes_of,
+    smdm_logits,
+    smdm_shapes,
+    write,
+)
+from safetensors.torch import load_file
+
+from anyorder.core.noise import Noise
+from anyorder.core.types import Canvas, Vocab
+from anyorder.hub.convert import convert
+from anyorder.hub.families import FAMILIES
+from anyorder.hub.fields import Fields
+from anyorder.hub.load import load_model
+from anyorder.hub.published import published
+from anyorder.hub.source import read_config
+from anyorder.models import SIZES
+
+BYTES = byte_tokenizer()
+
+
+def checkpoint(place, name="llada", *, seed=0, tokenizer=BYTES):
+    config = CONFIGS[name]
+    tensors = random_tensors(shapes_of(config), seed=seed)
+    return write(place, config, tensors, tokenizer=tokenizer), tensors
+
+
+def ids(rows, length, *, below=MASK + 1):
+    return (Noise.of(3).uniform(torch.arange(rows)[:, None], 0, torch.arange(length)) * below).long()
+
+
+def logits(model, x, segment=None):
+    everywhere = torch.ones_like(x, dtype=torch.bool)
+    return model(Canvas.of(x, vocab=model.vocab, segment=segment), everywhere).view(*x.shape, -1)
+
+
+def assert_same_logits(found, expected, *, mask=None):
+    """Equal to 1e-5 where a token can be written; -inf at a mask inside the vocabulary."""
+    writable = [i for i in range(expected.shape[-1]) if i != mask]
+    torch.testing.assert_close(found[..., writable].double(), expected[..., writable], atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.2
+    assert mask is None or (found[..., mask] == -math.inf).all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_forward_pass_is_the_published_one(tmp_path, name):
+    folder, tensors = checkpoint(tmp_path / "c", name)
+    loaded, x = load_model(folder), ids(2, 30)
+    causal = CONFIGS[name]["model_type"] in ("llama", "qwen2", "qwen3")
+    assert loaded.kind == ("arm" if causal else "mdm")
+    assert loaded.model.vocab == (Vocab(ROWS, ROWS, ROWS + 1, EOS) if causal else Vocab(ROWS, MASK, ROWS, EOS))
+    assert_same_logits(
+        logits(loaded.model, x), expected_logits(CONFIGS[name], tensors, x), mask=None if causal else MASK
+    )
+    assert sum(p.numel() for p in loaded.model.parameters()) == sum(t.numel() for t in tensors.values())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("rounded", [True, False])
+def test_smdm_reads_a_bare_file_or_a_folder_of_its_own(tmp_path, causal, rounded):
+    tensors = random_tensors(smdm_shapes(causal=causal, size=264))
+    folder = write(tmp_path / "bare", None, tensors)
+    convert(
+        folder / "model.safetensors",
+        tmp_path / "ours",
+        tokenizer=write_tokenizer(tmp_path, sentencepiece_tokenizer()),
+        heads=4,
+    )
+    convert(tmp_path / "ours", tmp_path / "theirs", to="smdm")
+    config = read_config(tmp_path / "theirs")
+    assert config["rope_bfloat16"] is True
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(config | {"rope_bfloat16": rounded}))
+    loaded, x = load_model(tmp_path / "theirs"), ids(2, 12, below=264 if causal else 265)
+    assert loaded.model.vocab == Vocab(264, 264, 265, 2)
+    expected = smdm_logits(tensors, x, causal=causal, start=2, rounded=rounded)
+    assert_same_logits(logits(loaded.model, x), expected)
+    other = smdm_logits(tensors, x, causal=causal, start=2, rounded=not rounded)
+    assert (other - expected).abs().max() > 1e-4  # the rounding shows
+    if rounded:
+        assert_same_logits(logits(load_model(tmp_path / "ours").model, x), expected)
+
+
+def write_tokenizer(place, text):
+    path = place / "tokenizer.json"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_every_published_size_of_smdm_is_known_by_its_shapes(tmp_path, causal):
+    from anyorder.hub.source import Entry, Source
+
+    for name, size in list(SIZES.items())[4:]:
+        s = {"layers": size.num_layers, "width": size.d_model, "ffn": size.d_ff}
+        shapes = smdm_shapes(s, causal=causal, size=32_000)
+        entries = {n: Entry(shape, torch.float32, lambda: torch.zeros(0)) for n, shape in shapes.items()}
+        found = published(Source(tmp_path, tmp_path, {}, entries))
+        assert found.plan.config.num_heads == size.num_heads, name
+        assert found.num_params == size.num_block_params + (64_000 if causal else 64_001) * size.d_model
+        assert found.kind == ("arm" if causal else "mdm")
+
+
+LLADA_8B = CONFIGS["llada"] | {
+    "d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288, "vocab_size": 126464,
+    "embedding_size": 126464, "max_sequence_length": 4096, "mask_token_id": 126336, "eos_token_id": 126081,
+}  # fmt: skip
+LLADA_100M = LLADA_8B | {"d_model": 448, "n_layers": 6, "n_heads": 7, "n_kv_heads": 7, "mlp_hidden_size": 768}
+QWEN2_7B = {
+    "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 131072, "tie_word_embeddings": False, "hidden_act": "silu", "eos_token_id": 151643,
+}  # fmt: skip
+QWEN3_06B = QWEN2_7B | {
+    "model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+    "intermediate_size": 3072, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+LLAMA_8B = QWEN2_7B | {
+    "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+TINY_LLAMA = LLAMA_8B | {
+    "hidden_size": 2048, "num_hidden_layers": 22, "num_key_value_heads": 4, "intermediate_size": 5632,
+    "vocab_size": 32000,
+}  # fmt: skip
+TOTALS = [
+    ("llada", LLADA_8B, 8_015_581_184, 32 * 9 + 3),  # LLaDA-8B
+    ("llada", LLADA_100M, 124_327_616, 6 * 9 + 3),
+    ("qwen2", QWEN2_7B, 7_615_616_512, 28 * 12 + 3),  # Qwen2.5-7B
+    ("dream", QWEN2_7B | {"model_type": "Dream", "mask_token_id": 151666}, 7_615_616_512, 339),  # Dream-7B
+    ("qwen3", QWEN3_06B, 596_049_920, 28 * 11 + 2),
+    ("llama", LLAMA_8B, 8_030_261_248, 32 * 9 + 3),  # Llama-3.1-8B
+    ("llama", TINY_LLAMA, 1_100_048_384, 22 * 9 + 3),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "total", "count"), TOTALS)
+def test_published_totals(name, config, total, count):
+    plan = FAMILIES[name].read(Fields(config, "config.json"))
+    shapes = [part.shape for _, part in FAMILIES[name].parts(plan)]
+    assert sum(map(math.prod, shapes)) == total
+    assert len(shapes) == count
+    assert plan.config.num_params(vocab_size=plan.size, num_ids=plan.size) == total
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_goes_to_our_layout_and_back_bit_for_bit(tmp_path, name):
+    folder, tensors = checkpoint(tmp_path / "c", name)
+    kept = convert(folder, tmp_path / "ours")
+    family = kept.family
+    assert load_model(tmp_path / "ours").tokenizer.hash == load_model(folder).tokenizer.hash
+    assert torch.equal(
+        logits(load_model(tmp_path / "ours").model, ids(2, 9)), logits(load_model(folder).model, ids(2, 9))
+    )
+    made = convert(tmp_path / "ours", tmp_path / "back", to=family)
+    again = load_file(tmp_path / "back" / "model.safetensors")
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[n], tensors[n]) for n in tensors)
+    assert read_config(tmp_path / "back") == CONFIGS[name]
+    assert (tmp_path / "back" / "tokenizer.json").read_text() == BYTES
+    assert made.num_params == sum(t.numel() for t in tensors.values()) == kept.num_params
