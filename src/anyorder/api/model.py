@@ -17,6 +17,7 @@ from anyorder.core.types import Canvas
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
+from anyorder.models.cache_error import CacheError
 from anyorder.models.transformer import Transformer
 from anyorder.samplers.base import generate
 from anyorder.samplers.presets import preset_of
@@ -25,8 +26,17 @@ from anyorder.trace.replay import model_id
 from anyorder.trace.watch import record_steps, row_ends, starts
 
 DEFAULT_SAMPLER = {"mdm": "first-hitting", "arm": "causal"}
+DEFAULT_CACHE = {"mdm": "none", "arm": "exact"}
 FOR_CAUSAL = ("causal", "left-to-right")  # orders in which a causal model never reads a mask
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Who is told, when the rows are written, what was done and what the cache changed."""
+
+    on_record: Callable[[Record], None] | None = None
+    on_cache_error: Callable[[CacheError], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,10 @@ class LanguageModel:
         stride: int | None = None,
         guidance: float = 0.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        cache: str | None = None,
         seed: int = 0,
         on_record: Callable[[Record], None] | None = None,
+        on_cache_error: Callable[[CacheError], None] | None = None,
     ) -> list[Generation]:
         """Write `n` rows that begin with the prompt.
 
@@ -78,14 +90,15 @@ class LanguageModel:
             guidance_interval: guide while the share of tokens not yet written lies in (low, high].
             sampler: a name that `anyorder methods` lists; None: "first-hitting" for an MDM, "causal" for an ARM.
             num_steps, temperature, top_k, top_p, block: as in `make_sampler`.
+            cache: "none", "exact" (the default for an ARM), or with a block "prefix" or "dual" (MDM): faster passes.
             on_record: called with the record of all that was done, for `anyorder.trace`.
+            on_cache_error: called with what the cache changed in each pass; asks without the cache too, hence slow.
         Raises:
             ValueError: a value outside its range, an unknown sampler, a prompt that leaves nothing to write, or a
                 character that the tokenizer of a puzzle does not have.
         """
-        rule = self._rule(
-            sampler, num_steps, temperature, top_k, top_p, block, stride, guidance=(guidance, guidance_interval)
-        )
+        guided = (guidance, guidance_interval)
+        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block, stride, guidance=guided, cache=cache)
         row = self.tokenizer.encode(prompt)
         size = self.max_length if length is None else length
         if size < 1 or (size > self.max_length and stride is None):
@@ -98,7 +111,8 @@ class LanguageModel:
             raise ValueError(f"prompt: its {len(row)} tokens leave nothing to write in {what}={size}; shorten it")
         masks = [self.model.vocab.mask_id] * (size - len(row))
         end_at_eos = not isinstance(self.tokenizer, SymbolTokenizer)
-        return self._write(row + masks, rule, n=n, seed=seed, end_at_eos=end_at_eos, on_record=on_record)
+        calls = Calls(on_record, on_cache_error)
+        return self._write(row + masks, rule, n=n, seed=seed, end_at_eos=end_at_eos, calls=calls)
 
     def infill(
         self,
@@ -113,8 +127,10 @@ class LanguageModel:
         block: int | None = None,
         guidance: float = 0.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        cache: str | None = None,
         seed: int = 0,
         on_record: Callable[[Record], None] | None = None,
+        on_cache_error: Callable[[CacheError], None] | None = None,
     ) -> list[Generation]:
         """Write what belongs into the gaps: `infill(["def add(a, b):\\n    return ", GAP(4)])`.
 
@@ -123,13 +139,15 @@ class LanguageModel:
         Args:
             sampler, num_steps, temperature, top_k, top_p, block, on_record: as in `sample`.
             guidance, guidance_interval: as in `sample`; the prompt is the given text on both sides.
+            cache, on_cache_error: as in `sample`.
         Raises:
             ValueError: no gap, a row longer than the model, a value outside its range, or text after a gap for an
                 autoregressive model, which cannot see it.
         """
         if isinstance(parts, str):
             raise ValueError('parts: must be a list of texts and gaps, as in ["text ", GAP(4), " more"]')
-        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block, guidance=(guidance, guidance_interval))
+        guided = (guidance, guidance_interval)
+        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block, guidance=guided, cache=cache)
         row = [i for part in parts for i in self._ids(part)]
         mask = self.model.vocab.mask_id
         if mask not in row:
@@ -139,7 +157,7 @@ class LanguageModel:
                 "parts: an autoregressive model cannot see the text after a gap; use a masked diffusion model, "
                 "or end with the gap"
             )
-        return self._write(row, rule, n=n, seed=seed, end_at_eos=False, on_record=on_record)
+        return self._write(row, rule, n=n, seed=seed, end_at_eos=False, calls=Calls(on_record, on_cache_error))
 
     def score(self, texts: Sequence[str], *, draws: int = 32, seed: int = 0) -> list[Score]:
         """How well each text is predicted: exactly by an ARM, an unbiased estimate of the bound for an MDM.
@@ -175,6 +193,7 @@ class LanguageModel:
         stride: int | None = None,
         *,
         guidance: tuple[float, tuple[float, float]],
+        cache: str | None,
     ) -> Settings:
         """The settings, checked."""
         if guidance[0] and self.kind == "arm":
@@ -188,7 +207,9 @@ class LanguageModel:
         }
         if stride is not None:
             values |= {"window": self.max_length, "stride": stride}
-        named = {"name": self._name(sampler), "guidance": guidance[0], "guidance_interval": guidance[1]}
+        named: dict[str, object] = {"name": self._name(sampler)}
+        named |= {"guidance": guidance[0], "guidance_interval": guidance[1]}
+        named["cache"] = DEFAULT_CACHE[self.kind] if cache is None else cache
         settings = parse_config(Settings, {**named, **values}, source="sampler")
         settings.build()
         settings.around(self.model)
@@ -212,29 +233,35 @@ class LanguageModel:
         n: int,
         seed: int,
         end_at_eos: bool,
-        on_record: Callable[[Record], None] | None,
+        calls: Calls,
     ) -> list[Generation]:
         if n < 1:
             raise ValueError(f"n={n}: must be >= 1 sample")
+        if calls.on_cache_error is not None and rule.cache == "none":
+            raise ValueError("cache='none': there is no cache to measure; use 'exact' (ARM), 'prefix' or 'dual' (MDM)")
         if len(row) > self.max_length and rule.stride is None:
             raise ValueError(f"the row has {len(row)} tokens, the model reads {self.max_length}; shorten text or gaps")
         device, noise = self.model.rope_cos.device, Noise.of(seed).at(STREAM)
-        sampler, model = rule.build(), rule.around(self.model)
+        sampler, cached = rule.build(), rule.cached(self.model)
+        meter = None if calls.on_cache_error is None else CacheError(cached, self.model)
+        model = rule.guided(meter or cached)
         x, at_once = torch.tensor([row], device=device), rows_at_once(len(row), vocab_size=self.model.vocab.size)
         written: list[Generation] = []
         batches: list[list[StepRecord]] = []
         for ids in torch.split(torch.arange(n, device=device), at_once):
             began = time.perf_counter()
             canvas = Canvas.of(x.repeat(len(ids), 1), vocab=self.model.vocab, row_id=ids)
-            if on_record is None:
+            if calls.on_record is None:
                 ends = row_ends(generate(sampler, model, canvas, noise=noise))
             else:
                 batches.append(list(record_steps(sampler, model, canvas, noise=noise)))
                 ends = fold(starts(canvas), batches[-1], vocab=self.model.vocab)
             seconds = time.perf_counter() - began
             written += [self._generation(e, seconds=seconds, name=rule.name, end_at_eos=end_at_eos) for e in ends]
-        if on_record is not None:
-            on_record(self._record(row, rule, batches, n=n, seed=seed, rows_at_once=at_once))
+        if calls.on_record is not None:
+            calls.on_record(self._record(row, rule, batches, n=n, seed=seed, rows_at_once=at_once))
+        if calls.on_cache_error is not None and meter is not None:
+            calls.on_cache_error(meter)
         return written
 
     def _record(

@@ -73,6 +73,18 @@ def add_sampling(parser: Parser, *, n: int = 1) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same text (default 0)")
 
 
+def add_cache(parser: Parser) -> None:
+    """Options of key-value caches."""
+    parser.add_argument(
+        "--cache",
+        metavar="KIND",
+        help="exact (ARM, its default), prefix or dual (MDM, with --block; approximate), none (MDM's default)",
+    )
+    parser.add_argument(
+        "--cache-error", action="store_true", help="ask without the cache too, and print how far predictions differ"
+    )
+
+
 def add_guidance(parser: Parser) -> None:
     """Options of classifier-free guidance."""
     parser.add_argument(

@@ -5,16 +5,18 @@ import dataclasses
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyorder.cli.parser import Parser, add_guidance, add_model, add_sampling
+from anyorder.cli.parser import Parser, add_cache, add_guidance, add_model, add_sampling
 from anyorder.cli.show import finish, plus_minus, safe, table
 from anyorder.cli.trace import add_trace, write_traced
 
 if TYPE_CHECKING:
     from anyorder.api import GAP, Generation
     from anyorder.cli.trace import Keep
+    from anyorder.models.cache_error import CacheError
 
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 MARK = re.compile(r"\[\[(-?\d+)\]\]")
@@ -39,11 +41,13 @@ def sample(args: list[str]) -> None:
     )
     add_sampling(parser)
     add_guidance(parser)
+    add_cache(parser)
     add_trace(parser)
     found = parser.parse(args)
     from anyorder.api import load
 
     model = load(found.run, dtype=found.dtype, device=found.device)
+    errors: list[CacheError] = []
 
     def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
         return model.sample(
@@ -60,11 +64,13 @@ def sample(args: list[str]) -> None:
             guidance_interval=(found.guide_from, found.guide_to),
             stride=found.stride,
             seed=found.seed,
+            cache=found.cache,
             on_record=keep,
+            on_cache_error=errors.append if found.cache_error else None,
         )
 
     made = write_traced(write, found, command=shlex.join(["anyorder", "sample", *args]))
-    _written(made, found, kind=model.kind)
+    _written(made, found, kind=model.kind, errors=errors)
 
 
 def infill(args: list[str]) -> None:
@@ -79,12 +85,14 @@ def infill(args: list[str]) -> None:
     parser.add_argument("text", metavar="TEXT", help="text with gaps [[n]]")
     add_sampling(parser)
     add_guidance(parser)
+    add_cache(parser)
     add_trace(parser)
     found = parser.parse(args)
     from anyorder.api import load
 
     parts = parts_of(typed(found.text))
     model = load(found.run, dtype=found.dtype, device=found.device)
+    errors: list[CacheError] = []
 
     def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
         return model.infill(
@@ -99,11 +107,13 @@ def infill(args: list[str]) -> None:
             guidance=found.guidance,
             guidance_interval=(found.guide_from, found.guide_to),
             seed=found.seed,
+            cache=found.cache,
             on_record=keep,
+            on_cache_error=errors.append if found.cache_error else None,
         )
 
     made = write_traced(write, found, command=shlex.join(["anyorder", "infill", *args]))
-    _written(made, found, kind=model.kind)
+    _written(made, found, kind=model.kind, errors=errors)
 
 
 def score(args: list[str]) -> None:
@@ -191,7 +201,7 @@ def read_text(name: str) -> str:
         raise ValueError(f"{name}: {where} is not UTF-8; convert the file, for example with iconv -t utf-8") from None
 
 
-def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str) -> None:
+def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str, errors: "Sequence[CacheError]") -> None:
     """Print samples: a line of figures above each text."""
     blocks = []
     for number, g in enumerate(made, start=1):
@@ -200,7 +210,19 @@ def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str) 
         blocks.append(f"--- {number}/{len(made)}  {kind.upper()} {g.sampler}: {figures}\n{safe(g.text)}")
     payload: dict[str, Any] = {"run": found.run, "kind": kind, "seed": found.seed}
     payload["samples"] = [dataclasses.asdict(g) for g in made]
+    if found.cache_error:
+        payload["cache_error"] = [
+            {"positions": e.positions, "mean": e.mean, "max": e.max, "changed": e.changed} for e in errors
+        ]
+        blocks += [_meter(error) for error in errors]
     if found.trace is not None:
         payload["trace"] = str(found.trace)
         blocks.append(f"--- wrote {found.trace}: check it with anyorder replay {found.trace}")
     finish(payload, as_json=found.json, text="\n".join(blocks))
+
+
+def _meter(error: "CacheError") -> str:
+    """What a cache changed, in a line."""
+    kl = f"KL(without || with) {error.mean:.3g} nats in the mean, at most {error.max:.3g}"
+    where = f"{error.positions} predictions in {len(error.readings)} passes"
+    return f"--- cache error: {kl}, over {where}; another token is likeliest in {error.changed}"

@@ -79,7 +79,7 @@ def kl_divergence(true_logits: Float[Tensor, "N V"], logits: Float[Tensor, "N V"
     """KL(p || q) of two laws given by their logits, nats, float64; infinite where q lacks a token that p has."""
     rows = max(1, AT_ONCE // logits.shape[-1])
     parts = [torch.zeros(0, dtype=torch.float64, device=logits.device)]
-    for a, b in zip(true_logits.split(rows), logits.split(rows)):
+    for a, b in zip(torch.split(true_logits, rows), torch.split(logits, rows)):
         p, q = log_probs(a), log_probs(b)
         parts.append(torch.where(p == -torch.inf, 0.0, p.exp() * (p - q)).sum(-1).clamp(min=0.0))
     return torch.cat(parts)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt
 from anyorder.core.protocols import Denoiser, Sampler
 from anyorder.core.types import Vocab
 from anyorder.guidance.classifier_free import ClassifierFree
+from anyorder.models.cache import with_cache
 from anyorder.samplers.presets import make_sampler
 
 FORMAT: Final = "anyorder-trace"
@@ -56,11 +57,29 @@ class Settings(_Value):
     stride: int | None = None
     guidance: float = 0.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    cache: str = "none"
 
     def around(self, model: Denoiser) -> Denoiser:
-        """The model as the sampler asks it; ValueError as `ClassifierFree`."""
+        """The model as the sampler asks it; ValueError as `ClassifierFree` and `cached`."""
+        return self.guided(self.cached(model))
+
+    def guided(self, model: Denoiser) -> Denoiser:
+        """The model with its guidance, if there is any."""
         low, high = self.guidance_interval
         return ClassifierFree(model, self.guidance, low=low, high=high) if self.guidance else model
+
+    def cached(self, model: Denoiser) -> Denoiser:
+        """The model with a new cache, if there is one.
+
+        Raises:
+            ValueError: a block cache without a block, or as `with_cache`.
+        """
+        cached = with_cache(model, self.cache)
+        if self.cache in ("prefix", "dual") and self.block is None:
+            raise ValueError(
+                f"cache={self.cache!r}: keeps what stands outside of a block; name the block's size, as in block=32"
+            )
+        return cached
 
     def build(self) -> Sampler:
         """The sampler; ValueError as `make_sampler`."""

@@ -10,8 +10,7 @@ import torch
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
-from anyorder.hub.load import read_about
-from anyorder.hub.save import WEIGHTS
+from anyorder.hub.load import read_about, weights_hash
 from anyorder.trace.record import STREAM, ModelId, Record, RowStep, StepRecord
 from anyorder.trace.watch import record_steps
 
@@ -46,7 +45,7 @@ def model_id(folder: Path, *, dtype: torch.dtype) -> ModelId:
     return ModelId(
         path=str(folder),
         kind=about["kind"],
-        sha256=about["sha256"][WEIGHTS],
+        sha256=weights_hash(about),
         tokenizer=about["tokenizer_hash"],
         dtype=str(dtype).removeprefix("torch."),
     )
@@ -95,6 +94,7 @@ def _compare(record: Record, model: Denoiser, device: torch.device, limit: float
     """Step by step: the first difference in it, and the largest of its log-probabilities."""
     header = record.header
     sampler, noise = header.sampler.build(), Noise.of(header.seed).at(STREAM)
+    model = header.sampler.around(model)
     for first in range(0, len(header.rows), header.rows_at_once):
         rows = header.rows[first : first + header.rows_at_once]
         ids = {row.row for row in rows}
@@ -104,7 +104,7 @@ def _compare(record: Record, model: Denoiser, device: torch.device, limit: float
             vocab=header.vocab,
             row_id=torch.tensor([row.row for row in rows], device=device),
         )
-        for done in record_steps(sampler, header.sampler.around(model), canvas, noise=noise):
+        for done in record_steps(sampler, model, canvas, noise=noise):
             yield _step_difference(expected.pop(done.step, {}), done, record, limit)
         for step, left in expected.items():
             for row in left:
