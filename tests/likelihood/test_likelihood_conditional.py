@@ -51,13 +51,14 @@ def test_values_are_unbiased_and_short_answers_exact():
 
 
 def test_the_stated_errors_are_those_of_many_seeds():
-    true, scores = enumerated(TABLE, B), []
+    true, scores, values = enumerated(TABLE, B), [], []
     for seed in range(300):
         got = score_answers(TABLE, [B], draws=32, noise=Noise.of(seed))[0]
+        values.append(got.nats)
         scores += [(nats - t) / error for nats, error, t in zip(got.nats, got.stderr, true)]
-    z = torch.tensor(scores)
-    assert abs(float(z.mean())) < 4 / len(z) ** 0.5
-    assert 0.9 < float(z.std()) < 1.4  # Student's t with 7 degrees of freedom has 1.18
+    made = torch.tensor(values, dtype=torch.float64)
+    assert ((made.mean(0) - torch.tensor(true)).abs() < 4 * made.std(0) / 300**0.5).all()
+    assert 0.9 < float(torch.tensor(scores).std()) < 1.4  # Student's t with 7 degrees of freedom has 1.18
 
 
 def test_a_score_does_not_depend_on_its_company():
@@ -72,7 +73,7 @@ def test_a_score_does_not_depend_on_its_company():
 def test_masks_in_common_sharpen_the_difference():
     alike = Question((2, 0), ((1, 0, 0, 1, 2, 2, 1, 0), (1, 0, 0, 1, 2, 2, 1, 2)))
     got = score_answers(CHAIN, [alike], draws=64, noise=NOISE)[0]
-    assert got.lead.stderr < 0.6 * math.hypot(*got.stderr)
+    assert got.lead.stderr < 0.85 * math.hypot(*got.stderr)
     assert got.lead.nats == pytest.approx(abs(got.nats[0] - got.nats[1]))
 
 

@@ -17,6 +17,7 @@ from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.types import Canvas
+from anyorder.likelihood.packing import packed
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def count_form(
 ) -> Estimate:
     """The bound from draws that mask exactly n of a row's T targets, weight T/n, n uniform on 1..T and stratified.
 
-    Low variance: no binomial noise in n, no small t. Exact with any number of draws when T = 1.
+    Low variance: no binomial noise in n, no small t, and the sets of one replicate are disjoint where they can be
+    (`packing.py`). Exact with any number of draws when T = 1.
 
     Args:
         draws: network rows per row, a multiple of `replicates`.
@@ -100,10 +102,14 @@ def count_means(
     strata = _strata(rows.row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
     sizes = rows.target.sum(-1, keepdim=True)
     n = 1 + (sizes * strata).floor().long()  # (B, draws), 1..T
+    group, begin = (part.flatten(1) for part in packed(n.unflatten(1, (replicates, -1)), sizes.squeeze(-1)))
+    each = draws // replicates
 
     def corrupt(row: Int[Tensor, " R"], draw: Int[Tensor, " R"]) -> Bool[Tensor, "R L"]:
-        keys = _keys(noise, rows.row_id[row], draw, length=rows.tokens.shape[1])
-        return _lowest(keys, rows.target[row], n=n[row, draw])
+        name = draw // each * draws + group[row, draw]  # of the random order: replicates share none
+        rank = ranks(_keys(noise, rows.row_id[row], name, length=rows.tokens.shape[1]), rows.target[row])
+        start = begin[row, draw][:, None]
+        return (rank >= start) & (rank < start + n[row, draw][:, None]) & rows.target[row]
 
     value = sizes.double() / n * masked_nll(model, rows, corrupt, draws=draws, rows_per_pass=rows_per_pass)
     return value.view(len(value), replicates, -1).mean(-1)
@@ -173,11 +179,6 @@ def _strata(row_id: Int[Tensor, " B"], *, draws: int, replicates: int, noise: No
 def _keys(noise: Noise, row_id: Int[Tensor, " R"], draw: Int[Tensor, " R"], *, length: int) -> Float[Tensor, "R L"]:
     position = torch.arange(length, device=row_id.device)
     return noise.at("mask").uniform(row_id[:, None], draw[:, None], position)
-
-
-def _lowest(keys: Float[Tensor, "R L"], target: Bool[Tensor, "R L"], *, n: Int[Tensor, " R"]) -> Bool[Tensor, "R L"]:
-    """The n target positions with the lowest keys: a uniformly random set of n targets."""
-    return (ranks(keys, target) < n[:, None]) & target
 
 
 def masked_nll(

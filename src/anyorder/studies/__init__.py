@@ -63,4 +63,7 @@ STUDIES = {
         "order",
         trains=True,
     ),
+    "likelihood-variance": Study(
+        "how many passes a likelihood takes: estimators of public code beside ours", "likelihood_variance"
+    ),
 }
