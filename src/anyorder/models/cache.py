@@ -44,7 +44,7 @@ class CausalCache:
                 "use 'none', or 'prefix' or 'dual' with a block"
             )
         self.model = model
-        self.memory = KeyValues(len(model.blocks))
+        self.memory = KeyValues(model)
 
     @property
     def vocab(self) -> Vocab:
@@ -52,17 +52,20 @@ class CausalCache:
 
     @torch.no_grad()
     def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
-        asked = at.any(-1)
-        if not bool(asked.all()):
+        row, column = at.nonzero(as_tuple=True)
+        if len(row) == len(at) and bool((row == torch.arange(len(at), device=at.device)).all()):
+            first, end = column, column + 1  # one question a row: what samplers of a causal model ask
+        elif bool((asked := at.any(-1)).all()):
+            first, end = span(at)
+        else:
             return _only(self, canvas, at, asked)
-        first, end = span(at)
         first = first - int(self.model.config.shift_logits)
         width = int(end.max())
         tokens = self.model.reads(canvas)
         content = content_of(tokens, canvas, self.vocab)[:, :width]
         slots, known = self.memory.place(canvas.row_id, content, enough=first)
         columns = Columns.between(torch.minimum(known, first).clamp(min=0), end, width=width)
-        outputs = outputs_of(self.model, canvas, at)
+        outputs = outputs_of(self.model, canvas, at) if self.model.config.shift_logits else (row, column)
         logits = read_columns(
             self.model,
             self.memory,
@@ -72,7 +75,7 @@ class CausalCache:
             columns=columns,
             outputs=outputs,
         )
-        self.memory.note(slots, content, end=torch.maximum(known, end))
+        self.memory.note(slots, content, end=None if columns.first is not None else torch.maximum(known, end))
         return logits
 
 
@@ -101,7 +104,7 @@ class BlockCache:
         if model.config.causal:
             raise ValueError(f"cache={kind!r}: an autoregressive model has an exact cache; use 'exact' or 'none'")
         self.model, self.kind = model, kind
-        self.memory = KeyValues(len(model.blocks))
+        self.memory = KeyValues(model)
 
     @property
     def vocab(self) -> Vocab:
@@ -143,7 +146,7 @@ class BlockCache:
         if bool(new.any()):
             start = torch.zeros_like(begin)
             out[(new & blank)[row]] = self._read(canvas, before, at & blank[:, None], slots, new, (start, length))
-            self.memory.note(slots, content, end=whole)
+            self.memory.note(slots, content)
         later = ~(new & blank)
         if bool(later.any()):
             stop = end if self.kind == "dual" else length
@@ -197,8 +200,7 @@ def span(at: Bool[Tensor, "B L"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]
 
 def content_of(tokens: Int[Tensor, "B L"], canvas: Canvas, vocab: Vocab) -> Int[Tensor, "B L"]:
     """What a column's keys and values depend on besides the columns it reads: its token and its document."""
-    segment = torch.ones_like(tokens) if canvas.segment is None else canvas.segment
-    return tokens + vocab.num_ids * segment
+    return tokens + vocab.num_ids * (1 if canvas.segment is None else canvas.segment)
 
 
 def outputs_of(model: Transformer, canvas: Canvas, at: Bool[Tensor, "B L"]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from anyorder.models.attention import columns_mask
+from anyorder.models.attention import Memory, columns_mask
 from anyorder.models.transformer import Transformer, bias_of, feed_and_norm
 
 PER_ROW = 2  # contents kept of one row_id: a guided row is read with its prompt and without
@@ -32,10 +32,13 @@ class Columns:
     @classmethod
     def between(cls, begin: Int[Tensor, " B"], end: Int[Tensor, " B"], *, width: int) -> "Columns":
         """From `begin` up to, not including, `end` of each row; at least one."""
-        length = int((end - begin).max())
+        first, last = begin.tolist(), end.tolist()
+        if len(set(zip(first, last))) == 1:
+            at = torch.arange(first[0], last[0], device=begin.device)
+            return cls(at.expand(len(begin), -1), width, first[0])
+        length = max(b - a for a, b in zip(first, last))
         at = begin[:, None] + torch.arange(length, device=begin.device)
-        alike = bool((begin == begin[0]).all() & (end == end[0]).all())
-        return cls(torch.minimum(at, end[:, None] - 1), width, int(begin[0]) if alike else None)
+        return cls(torch.minimum(at, end[:, None] - 1), width, None)
 
 
 @dataclass
@@ -54,12 +57,14 @@ class KeyValues:
     the one longest out of use goes.
     """
 
-    def __init__(self, num_layers: int) -> None:
-        self.num_layers = num_layers
-        self.content: Int[Tensor, "R M"] = torch.empty(0, 0, dtype=torch.int64)
+    def __init__(self, model: Transformer) -> None:
+        c, device = model.config, model.rope_cos.device
+        self.content: Int[Tensor, "R M"] = torch.empty(0, 0, dtype=torch.int64, device=device)
+        shape = (c.num_layers, 2, 0, c.kv_heads, 0, c.d_head)
+        self._store: Float[Tensor, "N 2 R H T K"] = torch.empty(shape, dtype=model.dtype, device=device)
         self._slots: list[Slot] = []
-        self._store: Tensor | None = None  # (layers, 2, R, H, T, K)
         self._most = self._clock = 0
+        self._ids: list[int] = []  # of the last call, and the slots they got
         self._last: list[int] = []
 
     def place(
@@ -73,43 +78,63 @@ class KeyValues:
         """
         self._clock += 1
         self._most = max(self._most, len(row_id))
-        self.content = grown(self.content.to(content.device), (0, room(content.shape[1])), fill=NOTHING)
-        slots, known = self._own(row_id.tolist(), content)
+        self.content = grown(self.content, (0, room(content.shape[1])), fill=NOTHING)
+        ids = row_id.tolist()
+        slots, known = self._again(ids, content, enough) or self._own(ids, content)
         lost = [i for i, (slot, good) in enumerate(zip(slots, (known >= enough).tolist())) if slot < 0 or not good]
         if lost:
-            renewed = self._renew(slots, lost, row_id.tolist(), content[lost])
+            renewed = self._renew(slots, lost, ids, content[lost])
             known = known.index_put((torch.tensor(lost, device=known.device),), renewed)
         for slot in slots:
             self._slots[slot].used = self._clock
         if slots == self._last and not consecutive(slots):
             slots = self._gather(slots)
-        self._last = slots
+        self._ids, self._last = ids, slots
         return slots, known
 
-    def note(self, slots: list[int], content: Int[Tensor, "B W"], *, end: Int[Tensor, " B"]) -> None:
-        """Says what the slots have been made from: the leading `end` entries of the content, and nothing beyond."""
-        column = torch.arange(self.content.shape[1], device=content.device)
-        wide = torch.nn.functional.pad(content, (0, len(column) - content.shape[1]), value=NOTHING)
-        self.content[slots] = wide.masked_fill(column >= end[:, None], NOTHING)
+    def note(self, slots: list[int], content: Int[Tensor, "B W"], *, end: Int[Tensor, " B"] | None = None) -> None:
+        """Says what the slots have been made from: the leading `end` entries of the content (None: all), no more."""
+        width = content.shape[1]
+        if end is not None:
+            content = content.masked_fill(torch.arange(width, device=content.device) >= end[:, None], NOTHING)
+        where = slice(slots[0], slots[0] + len(slots)) if consecutive(slots) else slots
+        self.content[where, :width] = content
+        self.content[where, width:] = NOTHING
 
-    def exchange(
-        self, layer: int, new: tuple[Tensor, Tensor], *, slots: list[int], columns: "Columns"
-    ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T K"]]:
-        """Writes keys and values (B, H, L, K) of some columns, and gives those of all columns up to `columns.width`."""
-        b, heads, length, d = new[0].shape
-        size = (self.num_layers, 2, len(self._slots), heads, room(columns.width), d)
-        store = new[0].new_zeros((0,) * 6) if self._store is None else self._store
-        self._store = grown(store, size, fill=0.0)
-        beside = consecutive(slots)
-        found = []
-        for part, values in zip(self._store[layer], new):
-            if beside and columns.first is not None:
-                part[slots[0] : slots[0] + b, :, columns.first : columns.first + length] = values
-            else:
-                part[torch.tensor(slots, device=values.device)[:, None], :, columns.at] = values.transpose(1, 2)
-            rows = part[slots[0] : slots[0] + b] if beside else part[slots]
-            found.append(rows[:, :, : columns.width])
-        return found[0], found[1]
+    def exchanges(self, slots: list[int], columns: "Columns") -> list[Memory]:
+        """For each layer: writes keys and values of some columns, and gives those of all up to `columns.width`."""
+        layers, _, _, heads, _, d = self._store.shape
+        self._store = grown(self._store, (layers, 2, len(self._slots), heads, room(columns.width), d), fill=0.0)
+        if not consecutive(slots):
+            return [self._apart(layer, slots, columns) for layer in self._store.unbind(0)]
+        here = self._store[:, :, slots[0] : slots[0] + len(slots)]
+        read = here[..., : columns.width, :].unbind(0)
+        if columns.first is None:
+            row = torch.arange(len(slots), device=here.device)[:, None]
+            return [_scatter(w.unbind(0), r.unbind(0), (row, columns.at)) for w, r in zip(here.unbind(0), read)]
+        write = here[..., columns.first : columns.first + columns.at.shape[1], :].unbind(0)
+        return [_copy(w.unbind(0), r.unbind(0)) for w, r in zip(write, read)]
+
+    def _apart(self, layer: Float[Tensor, "2 R H T K"], slots: list[int], columns: "Columns") -> Memory:
+        """As `exchanges`, for slots that do not lie side by side: what is read is a copy."""
+        index = torch.tensor(slots, device=layer.device)
+
+        def exchange(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            for part, new in zip(layer, (k, v)):
+                part[index[:, None], :, columns.at] = new.transpose(1, 2)
+            return layer[0, index][:, :, : columns.width], layer[1, index][:, :, : columns.width]
+
+        return exchange
+
+    def _again(
+        self, ids: list[int], content: Int[Tensor, "B W"], enough: Int[Tensor, " B"]
+    ) -> tuple[list[int], Int[Tensor, " B"]] | None:
+        """The slots of the last call, if the same rows go on where they were: what nearly every pass finds."""
+        if ids != self._ids or not consecutive(self._last):
+            return None
+        first = self._last[0]
+        known = agreement(content, self.content[first : first + len(ids), : content.shape[1]])
+        return (self._last, known) if bool((known >= enough).all()) else None
 
     def _own(self, ids: list[int], content: Int[Tensor, "B W"]) -> tuple[list[int], Int[Tensor, " B"]]:
         """Of each row's own slots the one that agrees longest; -1 and 0 where it has none."""
@@ -150,9 +175,8 @@ class KeyValues:
         if copied:
             to, source = (torch.tensor(column, device=content.device) for column in zip(*copied))
             self.content[to] = self.content[source]
-            if self._store is not None:
-                self._store = grown(self._store, (0, 0, len(self._slots), 0, 0, 0), fill=0.0)
-                self._store[:, :, to] = self._store[:, :, source]
+            self._store = grown(self._store, (0, 0, len(self._slots), 0, 0, 0), fill=0.0)
+            self._store[:, :, to] = self._store[:, :, source]
         return torch.tensor(known, device=content.device)
 
     def _free(self, row_id: int, kept: set[int]) -> int:
@@ -171,8 +195,7 @@ class KeyValues:
         order = torch.tensor(slots + rest, device=self.content.device)
         self.content = self.content[order]
         self._slots = [self._slots[i] for i in slots + rest]
-        if self._store is not None:
-            self._store = grown(self._store, (0, 0, len(self._slots), 0, 0, 0), fill=0.0).index_select(2, order)
+        self._store = grown(self._store, (0, 0, len(self._slots), 0, 0, 0), fill=0.0).index_select(2, order)
         return list(range(len(slots)))
 
 
@@ -193,17 +216,37 @@ def read_columns(
     """
     at_BL, bias = columns.at, bias_of(columns_mask_of(model, columns, segment), model.dtype)
     h_BLD = model.embed(tokens.gather(1, at_BL)).to(model.dtype)
-    rope = model.rotation(model.rope_cos[at_BL]), model.rotation(model.rope_sin[at_BL])
-    for layer, block in enumerate(model.blocks):
-
-        def exchange(k: Tensor, v: Tensor, layer: int = layer) -> tuple[Tensor, Tensor]:
-            return memory.exchange(layer, (k, v), slots=slots, columns=columns)
-
+    alike = columns.first is not None
+    angles = slice(columns.first, int(columns.first or 0) + at_BL.shape[1]) if alike else at_BL
+    rope = model.rotation(model.rope_cos[angles]), model.rotation(model.rope_sin[angles])
+    for layer, (block, exchange) in enumerate(zip(model.blocks, memory.exchanges(slots, columns))):
         h_BLD = block.mix(h_BLD, rope, bias, exchange)
         if layer < len(model.blocks) - 1:
             h_BLD = block.feed(h_BLD)
     row, column = outputs
     return model.predict(feed_and_norm(model.blocks[-1], model.norm, h_BLD[row, column - at_BL[row, 0]]))
+
+
+def _copy(write: tuple[Tensor, ...], read: tuple[Tensor, ...]) -> Memory:
+    """Keys and values go into one view, and are read from another."""
+
+    def exchange(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        write[0].copy_(k)
+        write[1].copy_(v)
+        return read[0], read[1]
+
+    return exchange
+
+
+def _scatter(write: tuple[Tensor, ...], read: tuple[Tensor, ...], at: tuple[Tensor, Tensor]) -> Memory:
+    """As `_copy`, to other columns in each row."""
+
+    def exchange(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        write[0][at[0], :, at[1]] = k.transpose(1, 2)
+        write[1][at[0], :, at[1]] = v.transpose(1, 2)
+        return read[0], read[1]
+
+    return exchange
 
 
 def columns_mask_of(
