@@ -331,3 +331,96 @@ def smdm_logits(tensors, x, *, causal, start, rounded=True, heads=SMDM["heads"])
         h = h + (gate * torch.sigmoid(gate) * (y @ own["mlp.swiglu.w2.weight"].T)) @ own["mlp.swiglu.w3.weight"].T
     assert d == heads * width
     return rms(h, t["transformer.ln_f.weight"]) @ t["lm_head.weight"].T
+
+
+MDLM = {
+    "model_type": "mdlm",
+    "hidden_dim": 24,
+    "cond_dim": 10,
+    "n_blocks": 2,
+    "n_heads": 2,
+    "model_length": 32,
+    "vocab_size": ROWS,
+    "dropout": 0.1,
+    "time_conditioning": False,
+    "return_dict": False,
+}
+DITS = {
+    "mdlm": MDLM,
+    "bd3lm": MDLM | {"model_type": "bd3lm", "block_size": 4, "adaln": True, "attn_backend": "flex", "causal": False},
+    "bd3lm, no modulation": MDLM | {"model_type": "bd3lm", "block_size": 3, "adaln": False},
+}
+
+
+def dit_shapes(c):
+    """Names and shapes of MDLM and BD3-LM, the rotary buffer among them."""
+    d, given, size = c["hidden_dim"], c["cond_dim"], c["vocab_size"]
+    modulated = c.get("adaln", True)
+    out = {"vocab_embed.embedding": (size, d), "rotary_emb.inv_freq": (d // c["n_heads"] // 2,)}
+    if modulated:
+        out |= {"sigma_map.mlp.0.weight": (given, 256), "sigma_map.mlp.0.bias": (given,)}
+        out |= {"sigma_map.mlp.2.weight": (given, given), "sigma_map.mlp.2.bias": (given,)}
+    for i in range(c["n_blocks"]):
+        own = f"blocks.{i}."
+        out |= {f"{own}norm1.weight": (d,), f"{own}attn_qkv.weight": (3 * d, d), f"{own}attn_out.weight": (d, d)}
+        out |= {f"{own}norm2.weight": (d,), f"{own}mlp.0.weight": (4 * d, d), f"{own}mlp.0.bias": (4 * d,)}
+        out |= {f"{own}mlp.2.weight": (d, 4 * d), f"{own}mlp.2.bias": (d,)}
+        if modulated:
+            out |= {f"{own}adaLN_modulation.weight": (6 * d, given), f"{own}adaLN_modulation.bias": (6 * d,)}
+    last = "output_layer."
+    out |= {f"{last}norm_final.weight": (d,), f"{last}linear.weight": (size, d), f"{last}linear.bias": (size,)}
+    if modulated:
+        out |= {f"{last}adaLN_modulation.weight": (2 * d, given), f"{last}adaLN_modulation.bias": (2 * d,)}
+    return {f"backbone.{name}": shape for name, shape in out.items()}
+
+
+def dit_logits(c, tensors, x):
+    """MDLM and BD3-LM in float64: noise level 0, SUBS left to the caller; BD3-LM reads rows block by block."""
+    t = {name.removeprefix("backbone."): value.double() for name, value in tensors.items()}
+    d, heads, length = c["hidden_dim"], c["n_heads"], x.shape[1]
+    width, silu = d // heads, torch.nn.functional.silu
+    frequency = torch.tensor([math.exp(-math.log(10000) * i / 128) for i in range(128)]).double()
+    level = torch.cat([(0.0 * frequency).cos(), (0.0 * frequency).sin()])
+    if c.get("adaln", True):
+        level = silu(t["sigma_map.mlp.0.weight"] @ level + t["sigma_map.mlp.0.bias"])
+        given = silu(t["sigma_map.mlp.2.weight"] @ level + t["sigma_map.mlp.2.bias"])
+
+    def normed(v, gain):
+        centred = v - v.mean(-1, keepdim=True)
+        return gain * centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    def chunks(own, number):
+        if not c.get("adaln", True):
+            return [torch.zeros(d).double() if i % 3 < 2 else torch.ones(d).double() for i in range(number)]
+        return (t[f"{own}adaLN_modulation.weight"] @ given + t[f"{own}adaLN_modulation.bias"]).chunk(number)
+
+    angles = torch.outer(
+        torch.arange(length).double(), torch.tensor([10000 ** (-2 * i / width) for i in range(width // 2)]).double()
+    )
+
+    def turned(v):
+        a, b = v[..., : width // 2], v[..., width // 2 :]
+        return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
+
+    h = t["vocab_embed.embedding"][x]
+    hidden = torch.zeros(length, length, dtype=torch.bool)
+    if c["model_type"] == "bd3lm":
+        blocks = [i // c["block_size"] for i in range(length)]
+        hidden = torch.tensor([[blocks[j] > blocks[i] for j in range(length)] for i in range(length)])
+    for i in range(c["n_blocks"]):
+        own = f"blocks.{i}."
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks(own, 6)
+        fused = (normed(h, t[f"{own}norm1.weight"]) * (1 + scale_a) + shift_a) @ t[f"{own}attn_qkv.weight"].T
+        q, k, v = fused.view(*x.shape, 3, heads, width).unbind(2)
+        mixed = []
+        for n in range(heads):
+            scores = turned(q[:, :, n]) @ turned(k[:, :, n]).transpose(1, 2) / math.sqrt(width)
+            mixed.append(scores.masked_fill(hidden, -math.inf).softmax(-1) @ v[:, :, n])
+        h = h + gate_a * (torch.cat(mixed, -1) @ t[f"{own}attn_out.weight"].T)
+        y = normed(h, t[f"{own}norm2.weight"]) * (1 + scale_m) + shift_m
+        y = y @ t[f"{own}mlp.0.weight"].T + t[f"{own}mlp.0.bias"]
+        y = 0.5 * y * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
+        h = h + gate_m * (y @ t[f"{own}mlp.2.weight"].T + t[f"{own}mlp.2.bias"])
+    shift, scale = chunks("output_layer.", 2)
+    h = normed(h, t["output_layer.norm_final.weight"]) * (1 + scale) + shift
+    return h @ t["output_layer.linear.weight"].T + t["output_layer.linear.bias"]

@@ -7,10 +7,13 @@ import pytest
 import torch
 from checkpoints import (
     CONFIGS,
+    DITS,
     EOS,
     MASK,
     ROWS,
     byte_tokenizer,
+    dit_logits,
+    dit_shapes,
     expected_logits,
     random_tensors,
     sentencepiece_tokenizer,
@@ -115,6 +118,43 @@ def test_every_published_size_of_smdm_is_known_by_its_shapes(tmp_path, causal):
         assert found.kind == ("arm" if causal else "mdm")
 
 
+@pytest.mark.parametrize("name", DITS)
+def test_the_forward_pass_of_mdlm_and_bd3lm_is_the_published_one(tmp_path, name):
+    config = DITS[name]
+    tensors = random_tensors(dit_shapes(config))
+    folder = write(tmp_path / "c", config | {"vocab_size": ROWS}, tensors, tokenizer=byte_tokenizer(mask=None))
+    loaded, x = load_model(folder), ids(2, 14, below=257)
+    x[:, 5:9] = ROWS - 1  # the mask is the last id
+    assert loaded.model.vocab == Vocab(ROWS, ROWS - 1, ROWS, EOS)
+    assert_same_logits(logits(loaded.model, x), dit_logits(config, tensors, x), mask=ROWS - 1)
+    convert(folder, tmp_path / "ours")
+    assert torch.equal(logits(load_model(tmp_path / "ours").model, x), logits(loaded.model, x))
+    convert(tmp_path / "ours", tmp_path / "back", to=config["model_type"])
+    again = load_file(tmp_path / "back" / "model.safetensors")
+    assert again.keys() == tensors.keys() - {"backbone.rotary_emb.inv_freq"}
+    assert all(torch.equal(again[n], tensors[n]) for n in again)
+    assert read_config(tmp_path / "back") == config
+    total = sum(again[n].numel() for n in again)
+    assert loaded.model.config.num_params(vocab_size=ROWS, num_ids=ROWS) == total
+    with pytest.raises(ValueError, match=r"llada has no word for this network"):
+        convert(tmp_path / "ours", tmp_path / "llada", to="llada")
+
+
+def test_a_block_of_bd3lm_sees_nothing_after_it_and_padding_is_not_seen(tmp_path):
+    config = DITS["bd3lm"]
+    folder = write(tmp_path / "c", config, random_tensors(dit_shapes(config)), tokenizer=byte_tokenizer(mask=None))
+    model, x = load_model(folder).model, ids(1, 12, below=256)
+    before, later = logits(model, x), x.clone()
+    later[:, 8:] += 1
+    assert torch.equal(logits(model, later)[:, :8], before[:, :8])
+    assert not torch.allclose(logits(model, later)[:, 8:], before[:, 8:])
+    padded = torch.cat([torch.full((1, 4), model.vocab.pad_id), x], 1)
+    segment = torch.tensor([[0] * 4 + [1] * 12])
+    other = padded.clone()
+    other[:, :4] = 7
+    torch.testing.assert_close(logits(model, padded, segment)[:, 4:], logits(model, other, segment)[:, 4:])
+
+
 LLADA_8B = CONFIGS["llada"] | {
     "d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288, "vocab_size": 126464,
     "embedding_size": 126464, "max_sequence_length": 4096, "mask_token_id": 126336, "eos_token_id": 126081,
@@ -137,6 +177,9 @@ TINY_LLAMA = LLAMA_8B | {
     "hidden_size": 2048, "num_hidden_layers": 22, "num_key_value_heads": 4, "intermediate_size": 5632,
     "vocab_size": 32000,
 }  # fmt: skip
+MDLM_OWT = DITS["mdlm"] | {
+    "hidden_dim": 768, "cond_dim": 128, "n_blocks": 12, "n_heads": 12, "model_length": 1024, "vocab_size": 50258,
+}  # fmt: skip
 TOTALS = [
     ("llada", LLADA_8B, 8_015_581_184, 32 * 9 + 3),  # LLaDA-8B
     ("llada", LLADA_100M, 124_327_616, 6 * 9 + 3),
@@ -145,6 +188,7 @@ TOTALS = [
     ("qwen3", QWEN3_06B, 596_049_920, 28 * 11 + 2),
     ("llama", LLAMA_8B, 8_030_261_248, 32 * 9 + 3),  # Llama-3.1-8B
     ("llama", TINY_LLAMA, 1_100_048_384, 22 * 9 + 3),
+    ("mdlm", MDLM_OWT, 169_627_218, 12 * 10 + 10),  # its file of 679 MB holds float32
 ]
 
 

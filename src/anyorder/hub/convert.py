@@ -18,11 +18,12 @@ from anyorder.hub.fetch import HUB, fetch
 from anyorder.hub.fields import Fields
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import is_published, own_source, own_tokenizer, published_tokenizer, read_about, shapes_of
-from anyorder.hub.pickles import open_pickle
+from anyorder.hub.pickles import PICKLED, open_pickle
 from anyorder.hub.published import published, restream, stream
 from anyorder.hub.save import describe, write_tensors
 from anyorder.hub.source import CONFIG, Source, open_file, open_folder, read_config
 from anyorder.models.config import ModelConfig
+from anyorder.models.network import NetworkConfig, config_of, fields_of
 
 OURS = "anyorder"
 
@@ -44,16 +45,17 @@ class Converted:
 
 
 def open_checkpoint(path: Path) -> Source | None:
-    """The tensors of a published folder or file, hub names included; None for a folder of ours.
+    """The tensors of a published checkpoint: a folder, a file, or a name of the hub; None for anything else.
 
     Raises:
-        ValueError: nothing there, or not a checkpoint.
+        ValueError: a checkpoint that cannot be opened.
     """
     place = fetch(str(path)) if str(path).startswith(HUB) else path
+    if place.is_file() and place.suffix in PICKLED:
+        return open_pickle(place)
     if place.is_file():
-        return open_file(place) if place.suffix == ".safetensors" else open_pickle(place)
-    if not place.is_dir():
-        raise ValueError(f"{path}: no such file or folder")
+        source = open_file(place) if place.suffix == ".safetensors" else None
+        return None if source is None or (source.config and not is_published(source.config)) else source
     if (place / CONFIG).exists():
         config = read_config(place)
         return open_folder(place, config=config) if is_published(config) else None
@@ -137,18 +139,18 @@ def _plan(about: Mapping[str, Any], vocab: Vocab, family: str, where: str) -> tu
     Raises:
         ValueError: a family that cannot say it.
     """
-    config = ModelConfig.model_validate(about["model"])
+    config = config_of(about["model"], source=where)
     origin = about.get("published") or {}
     write = FAMILIES[family].write
     if origin.get("family") == family:
         written = dict(origin["config"])
-    elif write is None:
-        raise ValueError(f"{where}: only checkpoints that came as {family} are written as {family}")
+    elif write is None or not isinstance(config, ModelConfig):
+        raise ValueError(f"{where}: {family} has no word for this network; choose another --to")
     else:
         written = write(config, vocab)
     plan = FAMILIES[family].read(Fields(written, f"{where} as {family}"))
     found, asked = _plain(plan.config, vocab), _plain(config, vocab)
-    lost = [key for key in asked if found[key] != asked[key]]
+    lost = [key for key in asked if found.get(key) != asked[key]]
     if lost:
         said = ", ".join(f"{key}={asked[key]!r}" for key in lost)
         raise ValueError(f"{where}: {family} has no word for {said}; choose another --to")
@@ -157,8 +159,10 @@ def _plan(about: Mapping[str, Any], vocab: Vocab, family: str, where: str) -> tu
     return plan, written
 
 
-def _plain(c: ModelConfig, vocab: Vocab) -> dict[str, Any]:
+def _plain(c: NetworkConfig, vocab: Vocab) -> dict[str, Any]:
     """A configuration without what may be said in two ways."""
+    if not isinstance(c, ModelConfig):
+        return fields_of(c)
     start = (vocab.eos_id if c.start_id is None else c.start_id) if c.causal else None
     same = {"embed_rows": None, "start_id": start, "num_kv_heads": c.kv_heads, "head_width": c.d_head}
     return c.model_copy(update=same).model_dump()

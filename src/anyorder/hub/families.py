@@ -10,56 +10,11 @@ from typing import Any
 from anyorder.core.types import Vocab
 from anyorder.hub.family import Family, Plan
 from anyorder.hub.fields import Fields
+from anyorder.hub.names import DIT_NAMES, LLADA_NAMES, LLAMA_NAMES, SMDM_NAMES
 from anyorder.models.config import ModelConfig
+from anyorder.models.dit import DitConfig
 
-LLAMA_NAMES = {
-    "embed": "model.embed_tokens.weight",
-    "attn_norm": "model.layers.{i}.input_layernorm.weight",
-    "q": "model.layers.{i}.self_attn.q_proj.weight",
-    "k": "model.layers.{i}.self_attn.k_proj.weight",
-    "v": "model.layers.{i}.self_attn.v_proj.weight",
-    "q_bias": "model.layers.{i}.self_attn.q_proj.bias",
-    "k_bias": "model.layers.{i}.self_attn.k_proj.bias",
-    "v_bias": "model.layers.{i}.self_attn.v_proj.bias",
-    "q_norm": "model.layers.{i}.self_attn.q_norm.weight",
-    "k_norm": "model.layers.{i}.self_attn.k_norm.weight",
-    "out": "model.layers.{i}.self_attn.o_proj.weight",
-    "mlp_norm": "model.layers.{i}.post_attention_layernorm.weight",
-    "gate": "model.layers.{i}.mlp.gate_proj.weight",
-    "up": "model.layers.{i}.mlp.up_proj.weight",
-    "down": "model.layers.{i}.mlp.down_proj.weight",
-    "norm": "model.norm.weight",
-    "head": "lm_head.weight",
-}
-LLADA_NAMES = {
-    "embed": "model.transformer.wte.weight",
-    "attn_norm": "model.transformer.blocks.{i}.attn_norm.weight",
-    "q": "model.transformer.blocks.{i}.q_proj.weight",
-    "k": "model.transformer.blocks.{i}.k_proj.weight",
-    "v": "model.transformer.blocks.{i}.v_proj.weight",
-    "q_bias": "model.transformer.blocks.{i}.q_proj.bias",
-    "k_bias": "model.transformer.blocks.{i}.k_proj.bias",
-    "v_bias": "model.transformer.blocks.{i}.v_proj.bias",
-    "out": "model.transformer.blocks.{i}.attn_out.weight",
-    "mlp_norm": "model.transformer.blocks.{i}.ff_norm.weight",
-    "gate": "model.transformer.blocks.{i}.ff_proj.weight",
-    "up": "model.transformer.blocks.{i}.up_proj.weight",
-    "down": "model.transformer.blocks.{i}.ff_out.weight",
-    "norm": "model.transformer.ln_f.weight",
-    "head": "model.transformer.ff_out.weight",
-}
-SMDM_NAMES = {
-    "embed": "transformer.wte.weight",
-    "attn_norm": "transformer.h.{i}.norm_1.weight",
-    "qkv": "transformer.h.{i}.attn.attn.weight",
-    "out": "transformer.h.{i}.attn.proj.weight",
-    "mlp_norm": "transformer.h.{i}.norm_2.weight",
-    "gate": "transformer.h.{i}.mlp.swiglu.w1.weight",
-    "up": "transformer.h.{i}.mlp.swiglu.w2.weight",
-    "down": "transformer.h.{i}.mlp.swiglu.w3.weight",
-    "norm": "transformer.ln_f.weight",
-    "head": "lm_head.weight",
-}
+DIT_BUFFERS = (r"backbone\.rotary_emb\.inv_freq", r"backbone\.block_diff_mask", r"sampling_eps_(min|max)")
 LLAMA_ONLY = {
     "hidden_act": "silu",
     "mlp_bias": False,
@@ -159,6 +114,22 @@ def _smdm(f: Fields) -> Plan:
         embed_rows=rows,
     )
     return Plan(config, size, None if causal else size, f.token("eos_token_id"))
+
+
+def _dit(f: Fields, *, blocks: bool) -> Plan:
+    """The mask is the last id. The files name no end of document; the tokenizer does."""
+    f.only({"time_conditioning": False, "causal": False})
+    width, size = f.whole("hidden_dim"), f.whole("vocab_size")
+    config = DitConfig(
+        num_layers=f.whole("n_blocks"),
+        num_heads=f.whole("n_heads"),
+        d_model=width,
+        d_ff=4 * width,
+        d_cond=f.whole("cond_dim") if f.flag("adaln", True) else None,
+        max_length=f.whole("model_length"),
+        block=f.whole("block_size") if blocks else None,
+    )
+    return Plan(config, size, size - 1, f.token("eos_token_id"))
 
 
 def _write_llama_like(c: ModelConfig, vocab: Vocab, *, model_type: str, architecture: str) -> dict[str, Any]:
@@ -273,6 +244,22 @@ FAMILIES: dict[str, Family] = {
         read=_smdm,
         write=_write_smdm,
         model_types=("smdm",),
+    ),
+    "mdlm": Family(
+        about="MDLM trained on OpenWebText: masked diffusion",
+        papers=("arXiv:2406.07524",),
+        names=DIT_NAMES,
+        read=lambda f: _dit(f, blocks=False),
+        model_types=("mdlm",),
+        buffers=DIT_BUFFERS,
+    ),
+    "bd3lm": Family(
+        about="BD3-LM trained on OpenWebText: masked diffusion within blocks that are written one after the other",
+        papers=("arXiv:2503.09573",),
+        names=DIT_NAMES,
+        read=lambda f: _dit(f, blocks=True),
+        model_types=("bd3lm",),
+        buffers=DIT_BUFFERS,
     ),
     "a2d-llama": _like_llama(
         "diffusion conversions of Llama", model_type="a2d-llama", architecture="A2DLlamaLMHeadModel", causal=False

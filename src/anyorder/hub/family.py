@@ -7,8 +7,10 @@ from typing import Any
 
 from anyorder.core.types import Vocab
 from anyorder.hub.fields import Fields
-from anyorder.hub.parts import Part, transformer_parts
+from anyorder.hub.parts import Part, dit_parts, transformer_parts
 from anyorder.models.config import ModelConfig
+from anyorder.models.dit import DitConfig
+from anyorder.models.network import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Plan:
         eos_id: the same.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     size: int
     mask_id: int | None
     eos_id: int | None
@@ -41,7 +43,7 @@ class Plan:
             raise ValueError(
                 "mask_token_id: neither config.json nor the tokenizer names the mask; add it to config.json"
             )
-        rows = self.config.embed_rows or self.size
+        rows = self.size if isinstance(self.config, DitConfig) else self.config.embed_rows or self.size
         if mask >= rows:
             raise ValueError(f"mask_token_id={mask}: the embedding has {rows} rows; the files do not belong together")
         return Vocab(size=self.size, mask_id=mask, pad_id=max(self.size, mask + 1), eos_id=eos)
@@ -72,7 +74,11 @@ class Family:
 
     def parts(self, plan: Plan) -> Iterator[tuple[str, Part]]:
         """Published names, and what each is of ours."""
-        for part in transformer_parts(plan.config, size=plan.size, roles=self.names.keys()):
+        if isinstance(plan.config, DitConfig):
+            parts = dit_parts(plan.config, size=plan.size)
+        else:
+            parts = transformer_parts(plan.config, size=plan.size, roles=self.names.keys())
+        for part in parts:
             yield self.names[part.role].format(i=part.layer), part
 
     def is_buffer(self, name: str) -> bool:
@@ -81,4 +87,4 @@ class Family:
 
     def spare(self, plan: Plan) -> str | None:
         """The name of a head that is tied to the embedding and stored nevertheless; None for an untied one."""
-        return self.names["head"] if plan.config.tied_head else None
+        return self.names["head"] if isinstance(plan.config, ModelConfig) and plan.config.tied_head else None

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from anyorder.hub.fetch import HUB, fetch
+from anyorder.hub.pickles import PICKLED
 
 
 def model_folder(path: Path) -> Path:
@@ -16,7 +17,7 @@ def model_folder(path: Path) -> Path:
         return fetch(str(path))
     if not path.is_dir():
         what = "is a file; name the folder it is in" if path.exists() else "no such folder; anyorder train makes one"
-        if path.is_file() and path.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin"):
+        if path.is_file() and path.suffix in (".safetensors", *PICKLED) and not (path.parent / "config.json").exists():
             what = "is a file of weights; make a model folder of it with anyorder convert"
         raise ValueError(f"{path}: {what}")
     if (path / "config.json").exists():

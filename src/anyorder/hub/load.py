@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder.core.config import parse_config
 from anyorder.core.files import sha256_of
 from anyorder.core.types import Vocab
 from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer
@@ -19,8 +18,7 @@ from anyorder.hub.parts import same_parts
 from anyorder.hub.published import Held, Published, published, stream
 from anyorder.hub.save import FORMAT
 from anyorder.hub.source import CONFIG, WEIGHTS, Source, entries_of, open_folder, read_config
-from anyorder.models.config import ModelConfig
-from anyorder.models.transformer import Transformer
+from anyorder.models.network import Network, NetworkConfig, config_of, fields_of, network
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class LoadedModel:
     """A network and its tokenizer; `kind` is "mdm" or "arm"."""
 
     kind: str
-    model: Transformer
+    model: Network
     tokenizer: Tokenizer
 
 
@@ -50,7 +48,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torc
         model = build(checkpoint.plan.config, tokenizer.vocab, tensors, dtype=dtype, device=device)
         return LoadedModel(checkpoint.kind, model, tokenizer)
     about = read_about(folder)
-    shape = parse_config(ModelConfig, about["model"], source=str(folder / CONFIG))
+    shape = config_of(about["model"], source=str(folder / CONFIG))
     tokenizer = own_tokenizer(folder, about)
     source = own_source(folder, about)
     parts = [(part.ours, part) for part in same_parts(shapes_of(shape, tokenizer.vocab))]
@@ -61,16 +59,16 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torc
 
 
 def build(
-    config: ModelConfig,
+    config: NetworkConfig,
     vocab: Vocab,
     tensors: Iterable[tuple[str, Tensor]],
     *,
     dtype: torch.dtype,
     device: torch.device | None,
-) -> Transformer:
+) -> Network:
     """A network whose parameters are these tensors themselves; it never has any other values."""
     with torch.device("meta"):
-        model = Transformer(config, vocab, dtype=dtype)
+        model = network(config, vocab, dtype=dtype)
     model.set_rope(device)
     for name, tensor in tensors:
         owner, _, last = name.rpartition(".")
@@ -80,10 +78,10 @@ def build(
     return model.eval()
 
 
-def shapes_of(config: ModelConfig, vocab: Vocab) -> list[tuple[str, tuple[int, ...]]]:
+def shapes_of(config: NetworkConfig, vocab: Vocab) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a network's parameters, made without allocating them."""
     with torch.device("meta"):
-        return [(name, tuple(p.shape)) for name, p in Transformer(config, vocab).named_parameters()]
+        return [(name, tuple(p.shape)) for name, p in network(config, vocab).named_parameters()]
 
 
 def published_tokenizer(checkpoint: Published, place: Path) -> Tokenizer:
@@ -139,7 +137,7 @@ def _about_published(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     files = {file.name: sha256_of(file) for file in sorted(folder.glob("*.safetensors"))}
     return {
         "kind": checkpoint.kind,
-        "model": checkpoint.plan.config.model_dump(),
+        "model": fields_of(checkpoint.plan.config),
         "vocab": dataclasses.asdict(tokenizer.vocab),
         "tokenizer_hash": tokenizer.hash,
         "sha256": files,

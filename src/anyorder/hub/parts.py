@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from anyorder.models.config import ModelConfig
+from anyorder.models.dit import SINUSOIDS, DitConfig
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,34 @@ def _block_parts(c: ModelConfig, i: int, *, fused: bool) -> Iterator[Part]:
     yield Part("gate", i, f"{own}mlp.gate_up.weight", (f, d))
     yield Part("up", i, f"{own}mlp.gate_up.weight", (f, d), f)
     yield Part("down", i, f"{own}mlp.down.weight", (d, f))
+
+
+def dit_parts(c: DitConfig, *, size: int) -> Iterator[Part]:
+    """Everything a `DiT` of this configuration is made of, in the order of its own tensors."""
+    d, f, given = c.d_model, c.d_ff, c.d_cond
+    yield Part("embed", None, "embed.weight", (size, d))
+    if given is not None:
+        yield from _layer("level_1", None, "level_1", given, SINUSOIDS)
+        yield from _layer("level_2", None, "level_2", given, given)
+    for i in range(c.num_layers):
+        own = f"blocks.{i}."
+        yield Part("norm_1", i, f"{own}norm_1.weight", (d,))
+        yield Part("norm_2", i, f"{own}norm_2.weight", (d,))
+        yield Part("qkv", i, f"{own}qkv.weight", (3 * d, d))
+        yield Part("out", i, f"{own}out.weight", (d, d))
+        yield from _layer("up", i, f"{own}up", f, d)
+        yield from _layer("down", i, f"{own}down", d, f)
+        if given is not None:
+            yield from _layer("modulation", i, f"{own}modulation", 6 * d, given)
+    yield Part("norm", None, "norm.weight", (d,))
+    if given is not None:
+        yield from _layer("last_modulation", None, "modulation", 2 * d, given)
+    yield from _layer("head", None, "head", size, d)
+
+
+def _layer(role: str, layer: int | None, ours: str, d_out: int, d_in: int) -> Iterator[Part]:
+    yield Part(f"{role}.weight", layer, f"{ours}.weight", (d_out, d_in))
+    yield Part(f"{role}.bias", layer, f"{ours}.bias", (d_out,))
 
 
 def same_parts(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Iterator[Part]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anyorder.hub.source import Entry, Source
 
+PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 WRAPPERS = ("state_dict", "model")  # under which trainers keep the weights beside other things
 PREFIX = "model."  # what they put before every name
 TWINS = "predictor."  # and what a second copy of the same tensors begins with

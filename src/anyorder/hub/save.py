@@ -14,14 +14,13 @@ from anyorder.core.types import Vocab
 from anyorder.data.hub_tokenizer import HubTokenizer
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.hub.source import CONFIG, INDEX, WEIGHTS
-from anyorder.models.config import ModelConfig
-from anyorder.models.transformer import Transformer
+from anyorder.models.network import Network, NetworkConfig, fields_of
 
 FORMAT = "anyorder-model-1"
 SHARD_BYTES = 2 << 30  # of a file of weights; what a conversion holds in memory at once
 
 
-def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer) -> None:
+def save_model(folder: Path, model: Network, tokenizer: Tokenizer) -> None:
     """Write the folder under a temporary name, then rename it; an older model there is replaced."""
 
     def fill(place: Path) -> None:
@@ -34,13 +33,13 @@ def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer) -> None:
 
 
 def describe(
-    place: Path, files: Iterable[str], *, config: ModelConfig, vocab: Vocab, tokenizer: Tokenizer
+    place: Path, files: Iterable[str], *, config: NetworkConfig, vocab: Vocab, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """config.json of a model folder whose weights have been written."""
     about = {
         "format": FORMAT,
         "kind": "arm" if config.causal else "mdm",
-        "model": config.model_dump(),
+        "model": fields_of(config),
         "vocab": dataclasses.asdict(vocab),
         "tokenizer_hash": tokenizer.hash,
         "sha256": {name: sha256_of(place / name) for name in files},
