@@ -9,8 +9,8 @@ quality of the same rows: generative perplexity under the twin, and entropy. The
 flatters its own samples.
 
 The baseline is the causal twin, written three times: by the textbook's loop (keys and values joined by `torch.cat`,
-fused attention, float32 softmax and `torch.multinomial`; no sampler, nothing counted), by ours with the exact cache, and by
-ours without a cache. Before anything is timed, the greedy texts of all three must be equal.
+fused attention, float32 softmax and `torch.multinomial`; no sampler, nothing counted), by ours with the exact cache,
+and by ours without a cache. Before anything is timed, the greedy texts of all three must be equal.
 
 Columns: tokens written a second; network passes a row (a pass over a few columns counts as one); milliseconds until the
 first token of a row stands, and until its leftmost one does, which is when a reader can begin; the error of a cache,
