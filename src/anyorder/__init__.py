@@ -1,4 +1,4 @@
-"""Language models that generate in any order: `anyorder.load(path)`, then `sample`, `infill` and `score`.
+"""Language models that generate in any order: `anyorder.load(path)`, then `sample`, `infill`, `score` and `answer`.
 
 Importing this package loads nothing heavy; the names below bring PyTorch with them when they are first used.
 """
@@ -6,11 +6,11 @@ Importing this package loads nothing heavy; the names below bring PyTorch with t
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anyorder.api import GAP, Generation, LanguageModel, Score, load
+    from anyorder.api import GAP, Answers, Generation, LanguageModel, Score, load
 
     __version__: str
 
-__all__ = ["GAP", "Generation", "LanguageModel", "Score", "load"]
+__all__ = ["GAP", "Answers", "Generation", "LanguageModel", "Score", "load"]
 
 
 def __getattr__(name: str) -> Any:

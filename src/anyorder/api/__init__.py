@@ -2,5 +2,6 @@
 
 from anyorder.api.model import LanguageModel, load
 from anyorder.api.values import GAP, Generation, Score
+from anyorder.evaluation.answers import Answers
 
-__all__ = ["GAP", "Generation", "LanguageModel", "Score", "load"]
+__all__ = ["GAP", "Answers", "Generation", "LanguageModel", "Score", "load"]

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import torch
 
-from anyorder.api.scoring import REPLICATES, rows_at_once, score_tokens
+from anyorder.api.answering import subject_of
+from anyorder.api.scoring import rows_at_once, score_texts
 from anyorder.api.values import GAP, Generation, Score
 from anyorder.core.config import nearest, parse_config
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
+from anyorder.evaluation.answers import Answers, Scoring, answer_questions
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
 from anyorder.models.cache_error import CacheError
-from anyorder.models.transformer import Transformer
+from anyorder.models.network import Network
 from anyorder.samplers.base import generate
 from anyorder.samplers.presets import preset_of
 from anyorder.trace.record import STREAM, Header, Record, RowEnd, Settings, StepRecord, fold, make_record, merge
@@ -51,7 +53,7 @@ class LanguageModel:
     """
 
     kind: str
-    model: Transformer
+    model: Network
     tokenizer: Tokenizer
     folder: Path
 
@@ -159,28 +161,50 @@ class LanguageModel:
             )
         return self._write(row, rule, n=n, seed=seed, end_at_eos=False, calls=Calls(on_record, on_cache_error))
 
-    def score(self, texts: Sequence[str], *, draws: int = 32, seed: int = 0) -> list[Score]:
+    def score(self, texts: Sequence[str], *, draws: int = 32, context: int = 0, seed: int = 0) -> list[Score]:
         """How well each text is predicted: exactly by an ARM, an unbiased estimate of the bound for an MDM.
 
-        A text longer than the model is scored in consecutive windows of `max_length` tokens, each on its own.
+        A text longer than the model is scored in consecutive windows of `max_length` tokens.
 
         Args:
             draws: masked copies of each window, a multiple of 4 (MDM); the error falls with their number.
+            context: tokens before a window that it reads again and does not score; 0: each window is on its own.
         Raises:
-            ValueError: an empty text, or draws that are no positive multiple of 4.
+            ValueError: an empty text, draws that are no positive multiple of 4, or a context as long as the model.
         """
-        if isinstance(texts, str):
-            raise ValueError("texts: must be a list of texts, as in score([text])")
-        if draws < REPLICATES or draws % REPLICATES:
-            raise ValueError(f"draws={draws}: must be a positive multiple of {REPLICATES}, which gives the error")
-        noise = Noise.of(seed).at("score")
-        return [self._score(text, index, draws=draws, noise=noise.at(index)) for index, text in enumerate(texts)]
+        return score_texts(self.model, self.tokenizer, texts, draws=draws, context=context, seed=seed)
 
-    def _score(self, text: str, index: int, *, draws: int, noise: Noise) -> Score:
-        ids = self.tokenizer.encode(text)
-        if not ids:
-            raise ValueError(f"texts[{index}]: is empty; there is nothing to score")
-        return score_tokens(self.model, ids, num_bytes=len(text.encode()), draws=draws, noise=noise)
+    def answer(
+        self,
+        prompt: str,
+        answers: Sequence[str],
+        *,
+        estimator: str | None = None,
+        draws: int | None = None,
+        guidance: float = 0.0,
+        seed: int = 0,
+    ) -> Answers:
+        """Which of several answers the model prefers after a prompt, and how surely; `answer_all` asks many at once."""
+        return self.answer_all([(prompt, answers)], estimator=estimator, draws=draws, guidance=guidance, seed=seed)[0]
+
+    def answer_all(
+        self,
+        questions: Sequence[tuple[str, Sequence[str]]],
+        *,
+        estimator: str | None = None,
+        draws: int | None = None,
+        guidance: float = 0.0,
+        seed: int = 0,
+    ) -> list[Answers]:
+        """The answers of many (prompt, answers), scored together; a question's values do not depend on the others.
+
+        Args:
+            estimator, draws, guidance: as in `Scoring`.
+        Raises:
+            ValueError: no answer, one without tokens or longer than the model, or a value the model cannot take.
+        """
+        scoring = Scoring(estimator=estimator, draws=draws, guidance=guidance, seed=seed)
+        return answer_questions(subject_of(self.kind, self.model, self.tokenizer), questions, scoring)
 
     def _rule(
         self,
@@ -298,10 +322,12 @@ class LanguageModel:
 
 
 def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
-    """The model in a model folder, in the folder of a finished run, or the main one of a quickstart folder.
+    """The model in a model folder, in the folder of a finished run, or the main one of a quickstart folder; a published
+    checkpoint with its tokenizer.json, in a folder or by its name on the hub ("hub:ORG/NAME").
 
     Args:
-        dtype: of the activations: float32, bfloat16 or float64; weights stay float32.
+        dtype: of the activations: float32, bfloat16 or float64. Weights stored in float32 stay so; those stored in half
+            precision take on `dtype`.
         device: as PyTorch names it, such as "cpu" or "cuda".
     Raises:
         ValueError: no finished model there (the message says what is there), an altered or truncated file, an unknown
@@ -312,5 +338,5 @@ def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> La
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}: PyTorch sees no CUDA device here; use 'cpu'")
     folder = model_folder(Path(path).expanduser())
-    loaded = load_model(folder, dtype=DTYPES[dtype])
-    return LanguageModel(kind=loaded.kind, model=loaded.model.to(device), tokenizer=loaded.tokenizer, folder=folder)
+    loaded = load_model(folder, dtype=DTYPES[dtype], device=torch.device(device))
+    return LanguageModel(kind=loaded.kind, model=loaded.model, tokenizer=loaded.tokenizer, folder=folder)

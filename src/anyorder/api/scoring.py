@@ -1,17 +1,13 @@
 """How well a network predicts a text: windows of the text through an estimator of `anyorder.likelihood`."""
 
 import math
-from collections.abc import Iterator
-
-import torch
-from jaxtyping import Int
-from torch import Tensor
+from collections.abc import Sequence
 
 from anyorder.api.values import Score
 from anyorder.core.noise import Noise
-from anyorder.likelihood.bound import Estimate, count_form
-from anyorder.likelihood.chain import exact_causal
-from anyorder.models.transformer import Transformer
+from anyorder.data.tokenizer import Tokenizer
+from anyorder.likelihood.rolling import rolling
+from anyorder.models.network import Network
 
 REPLICATES = 4  # independent groups of draws behind a standard error
 LOGITS_AT_ONCE = 1 << 26  # numbers; bounds the memory of one pass
@@ -23,18 +19,48 @@ def rows_at_once(length: int, *, vocab_size: int) -> int:
     return max(1, min(ROWS_AT_ONCE, LOGITS_AT_ONCE // (length * vocab_size)))
 
 
-def score_tokens(model: Transformer, ids: list[int], *, num_bytes: int, draws: int, noise: Noise) -> Score:
-    """The score of a text of these tokens in windows of the model's length, each on its own.
+def score_texts(
+    model: Network, tokenizer: Tokenizer, texts: Sequence[str], *, draws: int, context: int, seed: int
+) -> list[Score]:
+    """The score of each text; values and errors as in `LanguageModel.score`."""
+    if isinstance(texts, str):
+        raise ValueError("texts: must be a list of texts, as in score([text])")
+    if draws < REPLICATES or draws % REPLICATES:
+        raise ValueError(f"draws={draws}: must be a positive multiple of {REPLICATES}, which gives the error")
+    noise, made = Noise.of(seed).at("score"), []
+    for index, text in enumerate(texts):
+        ids = tokenizer.encode(text)
+        if not ids:
+            raise ValueError(f"texts[{index}]: is empty; there is nothing to score")
+        size = len(text.encode())
+        made.append(score_tokens(model, ids, num_bytes=size, draws=draws, context=context, noise=noise.at(index)))
+    return made
+
+
+def score_tokens(
+    model: Network, ids: list[int], *, num_bytes: int, draws: int, context: int = 0, noise: Noise
+) -> Score:
+    """The score of a text of these tokens in windows of the model's length.
 
     Args:
         draws: masked copies of each window; not used for a causal network.
+        context: tokens of each window but the first that were scored before and are only read.
+    Raises:
+        ValueError: a context outside 0..length-1.
     """
-    estimates: list[Estimate] = []
-    num_rows = 0
-    for rows in _windows(ids, model):
-        row_id = torch.arange(num_rows, num_rows + len(rows)).to(rows.device)
-        estimates.append(_estimate(model, rows, row_id, draws=draws, noise=noise))
-        num_rows += len(rows)
+    length = model.config.max_length
+    estimates = rolling(
+        model,
+        ids,
+        estimator="causal" if model.config.causal else "count",
+        length=length,
+        context=context,
+        draws=draws,
+        noise=noise,
+        replicates=REPLICATES,
+        rows_at_once=rows_at_once(min(length, len(ids)), vocab_size=model.vocab.size),
+        device=model.rope_cos.device,
+    )
     return Score(
         nats=sum(float(e.nats.sum()) for e in estimates),
         stderr=math.sqrt(sum(float(e.stderr.square().sum()) for e in estimates)),
@@ -43,40 +69,5 @@ def score_tokens(model: Transformer, ids: list[int], *, num_bytes: int, draws: i
         estimator=estimates[0].estimator,
         draws=1 if model.config.causal else draws,
         nfe=sum(e.nfe * len(e.nats) for e in estimates),
-        windows=num_rows,
-    )
-
-
-def _windows(ids: list[int], model: Transformer) -> Iterator[Int[Tensor, "B L"]]:
-    """Rows of the model's length, a few at a time, and what is left as a last, shorter row."""
-    length, device = model.config.max_length, model.rope_cos.device
-    whole = len(ids) // length * length
-    if whole:
-        yield from torch.split(
-            torch.tensor(ids[:whole], device=device).view(-1, length), rows_at_once(length, vocab_size=model.vocab.size)
-        )
-    if whole < len(ids):
-        yield torch.tensor([ids[whole:]], device=device)
-
-
-def _estimate(
-    model: Transformer,
-    tokens: Int[Tensor, "B L"],
-    row_id: Int[Tensor, " B"],
-    *,
-    draws: int,
-    noise: Noise,
-) -> Estimate:
-    target = torch.ones_like(tokens, dtype=torch.bool)
-    if model.config.causal:
-        return exact_causal(model, tokens, target=target, row_id=row_id)
-    return count_form(
-        model,
-        tokens,
-        target=target,
-        row_id=row_id,
-        draws=draws,
-        noise=noise,
-        replicates=REPLICATES,
-        rows_per_pass=rows_at_once(tokens.shape[1], vocab_size=model.vocab.size),
+        windows=sum(len(e.nats) for e in estimates),
     )

@@ -67,7 +67,7 @@ class Score:
         estimator: the function of `anyorder.likelihood` that made it.
         draws: masked copies of each window; 1 for an ARM.
         nfe: rows sent through the network.
-        windows: pieces of at most the model's length; each is scored on its own, without the text before it.
+        windows: pieces of at most the model's length; each is scored given `context` tokens before it, by default none.
     """
 
     nats: float

@@ -37,6 +37,7 @@ COMMANDS = {
     "replay": Command("do a recorded generation again and check that nothing differs", "trace"),
     "score": Command("measure how well a model predicts a text", "use"),
     "quality": Command("measure a model's samples: a judge's perplexity and their own entropy, together", "quality"),
+    "eval": Command("measure how often a model is right, on tasks of one's own or of lm-eval", "evaluate", True),
     "plan": Command("how many tokens to write per pass, from a model's own loss curve", "study"),
     "study": Command("show a finding of a paper anew, with tables and a plot", "study"),
     "inspect": Command("show what a run or model is, how far it got and whether its files are whole", "look"),

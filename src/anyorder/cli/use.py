@@ -127,13 +127,16 @@ def score(args: list[str]) -> None:
     add_model(parser)
     parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help="UTF-8 files; - is standard input")
     parser.add_argument("--draws", type=int, default=32, metavar="K", help="masked copies of each window (default 32)")
+    parser.add_argument(
+        "--context", type=int, default=0, metavar="N", help="tokens before a window it reads (default 0)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
     found = parser.parse(args)
     texts = [read_text(name) for name in found.text]
     from anyorder.api import load
 
     model = load(found.run, dtype=found.dtype, device=found.device)
-    scores = model.score(texts, draws=found.draws, seed=found.seed)
+    scores = model.score(texts, draws=found.draws, context=found.context, seed=found.seed)
     payload: list[dict[str, Any]] = []
     rows = []
     for name, s in zip(found.text, scores, strict=True):

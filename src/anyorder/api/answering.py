@@ -1,0 +1,28 @@
+"""Questions to a language model: which of several answers it prefers."""
+
+import hashlib
+import json
+
+from anyorder.api.scoring import rows_at_once
+from anyorder.data.tokenizer import Tokenizer
+from anyorder.evaluation.subject import Subject
+from anyorder.models.network import Network
+
+
+def subject_of(kind: str, model: Network, tokenizer: Tokenizer, *, weights: str = "") -> Subject:
+    """A network with its tokenizer as evaluations see it.
+
+    Args:
+        weights: names them, such as their SHA-256; needed where results are kept.
+    """
+    length, dtype = model.config.max_length, str(model.dtype)
+    named = json.dumps([weights, tokenizer.hash, dtype])
+    return Subject(
+        kind=kind,
+        model=model,
+        tokenizer=tokenizer,
+        max_length=length,
+        identity=hashlib.sha256(named.encode()).hexdigest(),
+        rows_per_pass=rows_at_once(length, vocab_size=model.vocab.size),
+        device=model.rope_cos.device,
+    )

@@ -1,0 +1,197 @@
+"""A model of ours as lm-eval's `LM`: all three request types on its own scoring and writing. Extra `eval`.
+
+Import this file only where lm-eval is installed. Values depend on the content of a request and the settings alone, not
+on batches, order or ranks.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from anyorder.evaluation.answers import Scoring, encode_question, key_of, log_likelihoods
+from anyorder.evaluation.chat import ChatTemplate
+from anyorder.evaluation.greedy import is_greedy
+from anyorder.evaluation.ledger import Ledger
+from anyorder.evaluation.remembered import OnDone, answered, nobody, written
+from anyorder.evaluation.subject import Subject, name_of, stream
+from anyorder.evaluation.writing import Writing, writing_of
+from anyorder.likelihood.rolling import rolling, windows
+
+GREEDY = ("auto", "always", "never")
+SCORING, WRITING = Scoring(), Writing()  # as the model's kind has them
+ROLLING_DRAWS = 32  # masked copies of each window where no number is given
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What the requests of a run took, and how sure they are.
+
+    Args:
+        nfe: network passes.
+        unsettled: documents whose winner the draws did not settle.
+        cut: requests whose prompt was cut on the left.
+        stderr: root mean square of the Monte-Carlo standard errors of log-likelihoods, nats; nan without any.
+    """
+
+    nfe: int = 0
+    unsettled: int = 0
+    cut: int = 0
+    stderr: float = math.nan
+
+
+class BridgeLM(LM):  # type: ignore[misc]
+    """`lm_eval.simple_evaluate(model=BridgeLM(subject), tasks=...)`.
+
+    Args:
+        scoring: how answers are scored. Those of one document with one context share their masks.
+        writing: what `generation_kwargs` do not say.
+        greedy: when `is_greedy` is worth its passes: "auto", where a document has a single continuation (LAMBADA);
+            elsewhere it is False, which multiple choice does not read.
+        context: tokens that each window of a long document but the first reads without scoring them.
+        chat: the template for `apply_chat_template`.
+    Raises:
+        ValueError: an unknown `greedy`.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        scoring: Scoring = SCORING,
+        writing: Writing = WRITING,
+        greedy: str = "auto",
+        context: int = 0,
+        chat: ChatTemplate | None = None,
+        ledger: Ledger | None = None,
+        on_done: OnDone = nobody,
+    ) -> None:
+        super().__init__()
+        if greedy not in GREEDY:
+            raise ValueError(f"greedy={greedy!r}: must be one of {', '.join(GREEDY)}")
+        self.plain = self.subject = subject
+        self.scoring, self.writing, self.greedy, self.context = scoring, writing, greedy, context
+        self.chat, self.ledger, self.on_done = chat, ledger or Ledger(None), on_done
+        self.tally = Tally()
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """(log p of the continuation given the context, whether it is what the model writes greedily); nats."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault((request.task_name, request.doc_id, request.args[0]), []).append(i)
+        asked = [(key[2], [requests[i].args[1] for i in where]) for key, where in groups.items()]
+        made = answered(self.subject, asked, self.scoring, ledger=self.ledger, on_done=self.on_done)
+        contexts = Counter(key[:2] for key in groups)
+        alone = [self._wants_greedy(len(where), contexts[key[:2]], key[1]) for key, where in groups.items()]
+        greedy = iter(self._greedy([a for a, yes in zip(asked, alone) if yes]))
+        found: dict[int, tuple[float, bool]] = {}
+        for where, answers, yes in zip(groups.values(), made, alone):
+            same = next(greedy) if yes else (False,) * len(where)
+            found |= {i: (ll, s) for i, ll, s in zip(where, log_likelihoods(answers), same)}
+        self._count(
+            nfe=sum(a.nfe for a in made),
+            unsettled=sum(not a.settled for a in made),
+            cut=sum(a.cut > 0 for a in made),
+            errors=[e for a in made for e in a.stderr],
+        )
+        return [self._keep("loglikelihood", requests[i], found[i]) for i in range(len(requests))]
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """log p of whole documents of any length, in windows (`likelihood.rolling`); a bound for a masked model."""
+        found, errors = [], []
+        for done, request in enumerate(requests):
+            nats, error = self._rolled(request.args[0])
+            found.append(self._keep("loglikelihood_rolling", request, -nats))
+            errors.append(error)
+            self.on_done(done + 1, len(requests))
+        self._count(errors=errors)
+        return found
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """What the model writes after each context until a stop string, as the request's `generation_kwargs` say."""
+        how = [writing_of(request.args[1], self.writing) for request in requests]
+        prompts = [request.args[0] for request in requests]
+        made = written(self.subject, prompts, how, ledger=self.ledger, on_done=self.on_done)
+        self._count(nfe=sum(w.nfe for w in made), cut=sum(w.cut > 0 for w in made))
+        return [self._keep("generate_until", request, w.text) for request, w in zip(requests, made)]
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as a prompt; from then on the template's special tokens are read as such in all prompts.
+
+        Raises:
+            ValueError: the model's folder has no chat template.
+        """
+        if self.chat is None:
+            raise ValueError(
+                "the model's folder has no chat template (chat_template in tokenizer_config.json); evaluate without one"
+            )
+        self.subject = replace(self.plain, specials=self.chat.specials)
+        return self.chat.render(chat_history, add_generation_prompt=add_generation_prompt)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Names the tokenizer where lm-eval keeps requests."""
+        return self.subject.tokenizer.hash
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The text of the template; "" if there is none or it is not asked for."""
+        return self.chat.template if self.chat is not None and chat_template else ""
+
+    def _wants_greedy(self, continuations: int, contexts: int, doc: int | None) -> bool:
+        """Whether a group is worth the check: all there is of its document is one continuation of one context."""
+        if self.greedy != "auto":
+            return self.greedy == "always"
+        return continuations == 1 and (contexts == 1 or doc is None)
+
+    def _greedy(self, asked: list[tuple[str, list[str]]]) -> list[tuple[bool, ...]]:
+        guidance = self.scoring.guidance
+        keys = [key_of(self.subject, "greedy", prompt, answers, float(guidance)) for prompt, answers in asked]
+        todo = {key: a for key, a in zip(keys, asked) if self.ledger.get(key) is None}
+        questions = [encode_question(self.subject, prompt, answers).question for prompt, answers in todo.values()]
+        made = is_greedy(self.subject, questions, guidance=guidance)
+        self.ledger.put({key: list(same) for key, same in zip(todo, made)})
+        return [tuple(self.ledger.get(key) or ()) for key in keys]
+
+    @torch.no_grad()
+    def _rolled(self, text: str) -> tuple[float, float]:
+        """Nats of a document and their standard error."""
+        subject, estimator = self.subject, self.scoring.estimator_of(self.subject.kind)
+        draws = self.scoring.draws or ROLLING_DRAWS
+        how = dataclasses.asdict(replace(self.scoring, estimator=estimator, draws=draws))
+        key = key_of(subject, "rolling", text, sorted(how.items()), self.context)
+        if (kept := self.ledger.get(key)) is not None:
+            return float(kept[0]), float(kept[1])
+        ids = subject.encode(text)
+        windows(len(ids), length=subject.max_length, context=self.context)
+        made = rolling(
+            subject.guided(self.scoring.guidance),
+            ids,
+            estimator=estimator,
+            length=subject.max_length,
+            context=self.context,
+            draws=draws,
+            noise=stream(self.scoring.seed, "rolling").at(name_of(ids)),
+            rows_at_once=subject.rows_per_pass,
+            device=subject.device,
+        )
+        totals = [e.total() for e in made]
+        value = sum(t.nats for t in totals), math.sqrt(sum(t.stderr**2 for t in totals))
+        self._count(nfe=sum(e.nfe * len(e.nats) for e in made))
+        self.ledger.put({key: value})
+        return value
+
+    def _count(self, *, nfe: int = 0, unsettled: int = 0, cut: int = 0, errors: Sequence[float] = ()) -> None:
+        spread = math.sqrt(math.fsum(e * e for e in errors) / len(errors)) if errors else self.tally.stderr
+        old = self.tally
+        self.tally = Tally(old.nfe + nfe, old.unsettled + unsettled, old.cut + cut, spread)
+
+    def _keep(self, kind: str, request: Instance, value: Any) -> Any:
+        """Tell lm-eval's own cache, if it keeps one."""
+        self.cache_hook.add_partial(kind, request.args, value)
+        return value
