@@ -138,6 +138,16 @@ def test_rows_leave_come_back_change_order_and_change_their_past(watched):
     check(cached, model, whole, at)
 
 
+def test_rows_that_stay_together_are_moved_side_by_side():
+    model = network(causal=True)
+    cached, x = CausalCache(model), tokens_of(4, 9)
+    for length, rows in ((6, [0, 1, 2, 3]), (7, [3, 1]), (8, [3, 1]), (9, [3, 1]), (9, [0, 1, 2, 3])):
+        canvas = take_rows(canvas_of(x[:, :length]), torch.tensor(rows))
+        check(cached, model, canvas, points(canvas.x, *[[length - 1]] * len(rows)))
+        slots = [i for row in rows for i, slot in enumerate(cached.memory._slots) if slot.row_id == row]
+        assert slots == [0, 1] or length < 8 or len(rows) == 4
+
+
 def test_random_scenarios_of_a_causal_cache():
     model = network(causal=True)
     cached, x = CausalCache(model), tokens_of(6, 24)
@@ -299,6 +309,20 @@ def test_a_prompt_inside_the_block_stays_and_questions_outside_are_answered_in_f
     torch.testing.assert_close(answer[:2], full[:2], atol=1e-5, rtol=1e-5)
     second = approximate(model, take_rows(now, torch.tensor([1])), outside[1:], kind="dual")
     torch.testing.assert_close(answer[2:], second, atol=1e-5, rtol=1e-5)
+
+
+def test_another_window_over_the_same_row_is_another_block():
+    """The memory of the first window holds what was written in it, which the row does not show any more."""
+    model, x = network(causal=False), tokens_of(1, 12)
+    blank = x.masked_fill(torch.arange(12) >= 4, MASK)
+    written = x.masked_fill(torch.arange(12) >= 6, MASK)
+    cached = BlockCache(model)
+    for tokens, window in ((blank, (4, 8)), (written, (4, 8)), (blank, (8, 12))):
+        canvas = canvas_of(blank, window=between(x, *window))
+        canvas = dataclasses.replace(canvas, x=tokens)
+        at = canvas.open(VOCAB) & canvas.window
+        answer = cached(canvas, at)
+    torch.testing.assert_close(answer, model(canvas, at), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["first-hitting", "threshold", "p2"])
