@@ -11,7 +11,7 @@ from anyorder.core.types import Canvas, Vocab, take_rows
 from anyorder.guidance.classifier_free import ClassifierFree
 from anyorder.models import ModelConfig, Transformer, memory
 from anyorder.models.cache import BlockCache, CausalCache, with_cache
-from anyorder.models.cache_error import CacheError, kl_divergence
+from anyorder.models.cache_error import CacheError, Reading, kl_divergence
 from anyorder.samplers.base import generate
 from anyorder.samplers.presets import make_sampler
 from anyorder.testing.contracts import CountingDenoiser
@@ -178,6 +178,16 @@ def test_rows_that_begin_alike_read_their_beginning_once(watched):
     check(cached, model, first, points(first.x, [20]))
     check(cached, model, canvas_of(x[:, :22]), points(x[:, :22], *[[21]] * 4))
     assert watched.taken() == [(1, 21), (4, 1)]
+
+
+def test_two_rows_of_one_name_do_not_share_a_slot():
+    model = network(causal=True)
+    cached, x = CausalCache(model), tokens_of(1, 12).repeat(2, 1)
+    x[1, 9:] = (x[1, 9:] + 1) % VOCAB.size
+    same = torch.zeros(2, dtype=torch.int64)
+    check(cached, model, canvas_of(x[:1, :10], row_id=same[:1]), points(x[:1, :10], [9]))
+    for length in (11, 12):
+        check(cached, model, canvas_of(x[:, :length], row_id=same), points(x[:, :length], *[[length - 1]] * 2))
 
 
 def test_memory_is_bounded_and_old_rows_go_first():
@@ -401,6 +411,15 @@ def test_the_meter_s_figure_by_hand():
     expected = torch.tensor([0.25 * 0.6931471805599453, 0.6931471805599453], dtype=torch.float64)
     torch.testing.assert_close(kl_divergence(p.log(), q.log()), expected, atol=1e-7, rtol=1e-7)
     assert kl_divergence(q.log(), p.log())[1] == torch.inf
+
+
+def test_the_meter_s_mean_is_over_predictions():
+    model = network(causal=True)
+    meter = CacheError(model, model)
+    assert (meter.mean, meter.max, meter.positions) == (0.0, 0.0, 0)
+    meter.readings += [Reading(1, 0.3, 0.3, 0), Reading(3, 0.1, 0.2, 1)]
+    assert meter.mean == pytest.approx(0.15)
+    assert (meter.max, meter.positions, meter.changed) == (0.3, 4, 1)
 
 
 def test_passes_are_counted_as_without_a_cache():
