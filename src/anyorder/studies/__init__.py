@@ -66,4 +66,5 @@ STUDIES = {
     "likelihood-variance": Study(
         "how many passes a likelihood takes: estimators of public code beside ours", "likelihood_variance"
     ),
+    "guidance": Study("classifier-free guidance: answers chosen and text written, by scale", "guidance"),
 }
