@@ -102,7 +102,7 @@ def count_means(
     strata = _strata(rows.row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
     sizes = rows.target.sum(-1, keepdim=True)
     n = 1 + (sizes * strata).floor().long()  # (B, draws), 1..T
-    group, begin = (part.flatten(1) for part in packed(n.unflatten(1, (replicates, -1)), sizes.squeeze(-1)))
+    group, begin = (part.flatten(1) for part in packed(n.view(len(n), replicates, -1), sizes.squeeze(-1)))
     each = draws // replicates
 
     def corrupt(row: Int[Tensor, " R"], draw: Int[Tensor, " R"]) -> Bool[Tensor, "R L"]:
