@@ -34,12 +34,14 @@ class Tally:
     """What the requests of a run took, and how sure they are.
 
     Args:
+        scored: requests for a likelihood; 0 for tasks that write.
         nfe: network passes.
         unsettled: documents whose winner the draws did not settle.
         cut: requests whose prompt was cut on the left.
         stderr: root mean square of the Monte-Carlo standard errors of log-likelihoods, nats; nan without any.
     """
 
+    scored: int = 0
     nfe: int = 0
     unsettled: int = 0
     cut: int = 0
@@ -95,6 +97,7 @@ class BridgeLM(LM):  # type: ignore[misc]
             same = next(greedy) if yes else (False,) * len(where)
             found |= {i: (ll, s) for i, ll, s in zip(where, log_likelihoods(answers), same)}
         self._count(
+            scored=len(requests),
             nfe=sum(a.nfe for a in made),
             unsettled=sum(not a.settled for a in made),
             cut=sum(a.cut > 0 for a in made),
@@ -110,7 +113,7 @@ class BridgeLM(LM):  # type: ignore[misc]
             found.append(self._keep("loglikelihood_rolling", request, -nats))
             errors.append(error)
             self.on_done(done + 1, len(requests))
-        self._count(errors=errors)
+        self._count(scored=len(requests), errors=errors)
         return found
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -186,10 +189,12 @@ class BridgeLM(LM):  # type: ignore[misc]
         self.ledger.put({key: value})
         return value
 
-    def _count(self, *, nfe: int = 0, unsettled: int = 0, cut: int = 0, errors: Sequence[float] = ()) -> None:
+    def _count(
+        self, *, scored: int = 0, nfe: int = 0, unsettled: int = 0, cut: int = 0, errors: Sequence[float] = ()
+    ) -> None:
         spread = math.sqrt(math.fsum(e * e for e in errors) / len(errors)) if errors else self.tally.stderr
         old = self.tally
-        self.tally = Tally(old.nfe + nfe, old.unsettled + unsettled, old.cut + cut, spread)
+        self.tally = Tally(old.scored + scored, old.nfe + nfe, old.unsettled + unsettled, old.cut + cut, spread)
 
     def _keep(self, kind: str, request: Instance, value: Any) -> Any:
         """Tell lm-eval's own cache, if it keeps one."""

@@ -31,6 +31,7 @@ def task_manager(include: Path | None) -> Any:
         tasks = importlib.import_module("lm_eval.tasks")
     except ImportError:
         raise ValueError("lm-eval is not installed; install it with pip install 'anyorder[eval]'") from None
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     return tasks.TaskManager(include_path=None if include is None else str(include))
 
 
@@ -93,7 +94,6 @@ def run_task(
 def _evaluate(
     bridge: "BridgeLM", name: str, manager: Any, limit: int | None, num_fewshot: int | None, chat: bool
 ) -> Mapping[str, Any]:
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     evaluator = importlib.import_module("lm_eval.evaluator")
     found: Mapping[str, Any] = evaluator.simple_evaluate(
         model=bridge,
@@ -146,14 +146,15 @@ def _about(
     name: str, bridge: "BridgeLM", metrics: dict[str, Metric], *, split: str, trials: tuple[Trial, ...] = ()
 ) -> TaskResult:
     estimator, guidance = _estimator(bridge), bridge.scoring.guidance
+    measure = "score" if guidance else MEASURES[estimator]
     return TaskResult(
         task=name,
         metrics=metrics,
         split=split,
         chance=None,
-        estimator=estimator,
+        estimator=estimator if bridge.tally.scored else "",
         guidance=guidance,
-        measure="score" if guidance else MEASURES[estimator],
+        measure=measure if bridge.tally.scored else "text",
         trials=trials,
         unsettled=bridge.tally.unsettled,
         cut=bridge.tally.cut,

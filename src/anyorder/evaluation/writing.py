@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
 from anyorder.evaluation.subject import Subject, canvas_of, stream
+from anyorder.models.cache import with_cache
+from anyorder.models.transformer import Transformer
 from anyorder.samplers.base import generate
 from anyorder.samplers.presets import make_sampler
 from anyorder.samplers.stopping import Stopping
 
 DEFAULT_SAMPLER = {"mdm": "top-prob", "arm": "causal"}
+FOR_CAUSAL = ("causal", "left-to-right")
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # by rank, as lm-eval reads them
 OURS = ("sampler", "num_steps", "block", "guidance", "seed")
 KNOWN = ("until", *LENGTHS, "do_sample", "temperature", "top_k", "top_p", *OURS)
@@ -128,6 +132,10 @@ def write_until(
     Raises:
         ValueError: no room for a prompt beside the canvas, or settings out of range.
     """
+    if subject.kind == "arm" and writing.sampler not in (None, *FOR_CAUSAL):
+        raise ValueError(
+            f"sampler={writing.sampler!r}: an autoregressive model writes from left to right; use 'causal'"
+        )
     room = subject.max_length - writing.max_gen_toks
     if room < 0:
         raise ValueError(f"max_gen_toks={writing.max_gen_toks}: the model reads {subject.max_length} tokens; say fewer")
@@ -156,24 +164,32 @@ def _write(subject: Subject, heads: list[list[int]], copies: list[int], writing:
         block=writing.block,
     )
 
+    eos = vocab.eos_id
+
     def own(tokens: Sequence[int]) -> list[int]:
         """Tokens up to the end of the document."""
         ids = list(tokens)
-        return ids[: ids.index(vocab.eos_id)] if vocab.eos_id in ids else ids
+        return ids[: ids.index(eos)] if eos is not None and eos in ids else ids
 
     def done(tokens: Sequence[int]) -> bool:
-        if vocab.eos_id in tokens:
+        if eos is not None and eos in tokens:
             return True
         text = subject.tokenizer.decode(tokens)
         return writing.cut(text) != text
 
-    fill = vocab.eos_id if vocab.eos_id is not None else 0
+    fill = 0 if eos is None else eos
     sampler = Stopping(inner, done, fill)
     rows = _named(canvas, copies)
-    sample = generate(sampler, subject.guided(writing.guidance), rows, noise=stream(writing.seed, "write"))
+    sample = generate(sampler, _model(subject, writing), rows, noise=stream(writing.seed, "write"))
     written = [x[mine].tolist() for x, mine in zip(sample.canvas.x, body)]
     texts = [writing.cut(_after(subject, head, own(ids))) for head, ids in zip(heads, written)]
     return list(zip(texts, sample.nfe.tolist()))
+
+
+def _model(subject: Subject, writing: Writing) -> Denoiser:
+    """The model as it writes: an autoregressive network remembers keys and values, which changes nothing else."""
+    model = subject.guided(writing.guidance)
+    return with_cache(model, "exact") if subject.kind == "arm" and isinstance(model, Transformer) else model
 
 
 def _named(canvas: Canvas, copies: list[int]) -> Canvas:
