@@ -24,6 +24,7 @@ from checkpoints import (
 )
 from safetensors.torch import load_file
 
+import anyorder
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas, Vocab
 from anyorder.hub.convert import convert
@@ -71,6 +72,61 @@ def test_the_forward_pass_is_the_published_one(tmp_path, name):
         logits(loaded.model, x), expected_logits(CONFIGS[name], tensors, x), mask=None if causal else MASK
     )
     assert sum(p.numel() for p in loaded.model.parameters()) == sum(t.numel() for t in tensors.values())
+
+
+@pytest.mark.parametrize("name", ["llama scaled", "qwen2", "qwen3"])
+def test_the_transformers_library_reads_the_same_and_what_is_exported(tmp_path, name, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", False)
+    folder, _ = checkpoint(tmp_path / "c", name)
+    convert(folder, tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "back", to=CONFIGS[name]["model_type"])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back", dtype=torch.float32)
+    loaded, x = load_model(folder), ids(2, 40)
+    start = torch.full_like(x[:, :1], CONFIGS[name]["bos_token_id"])
+    with torch.no_grad():
+        expected = theirs(torch.cat([start, x[:, :-1]], 1)).logits
+    assert_same_logits(logits(loaded.model, x), expected.double())
+
+
+@pytest.mark.parametrize("name", ["qwen3", "dream"])
+def test_packed_documents_do_not_see_each_other(tmp_path, name):
+    folder, _ = checkpoint(tmp_path / "c", name)
+    model, x = load_model(folder).model, ids(1, 9, below=256)
+    segment = torch.tensor([[1] * 4 + [2] * 5])
+    found = logits(model, x, segment)
+    alone = torch.cat([logits(model, x[:, :4]), logits(model, x[:, 4:])], 1)
+    torch.testing.assert_close(found[..., :MASK], alone[..., :MASK], atol=1e-5, rtol=1e-5)
+
+
+def test_logits_are_computed_where_asked(tmp_path):
+    folder, _ = checkpoint(tmp_path / "c", "dream")
+    model, x = load_model(folder).model, ids(3, 9)
+    at = (Noise.of(1).uniform(torch.arange(3)[:, None], 0, torch.arange(9)) < 0.4).index_fill(
+        1, torch.tensor([0]), True
+    )
+    some = model(Canvas.of(x, vocab=model.vocab), at)
+    torch.testing.assert_close(some[:, :MASK], logits(model, x)[at][:, :MASK], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama scaled"])
+def test_sampling_with_a_cache_writes_the_same(tmp_path, name):
+    model = anyorder.load(checkpoint(tmp_path / "c", name)[0])
+    plain, cached = (model.sample("ab", n=3, length=30, cache=c) for c in ("none", "exact"))
+    assert [g.tokens for g in plain] == [g.tokens for g in cached]
+
+
+@pytest.mark.parametrize("name", ["llada", "dream", "a2d-qwen3"])
+def test_a_published_checkpoint_writes_fills_and_scores(tmp_path, name):
+    model = anyorder.load(checkpoint(tmp_path / "c", name)[0])
+    row = model.sample("ab", length=12, sampler="low-confidence", num_steps=5)[0]
+    assert MASK not in row.tokens
+    assert row.nfe == 5
+    assert row.tokens[:2] == model.tokenizer.encode("ab")
+    filled = model.infill(["a", anyorder.GAP(3), "b"])[0]
+    assert model.tokenizer.decode(filled.tokens[:1] + filled.tokens[-1:]) == "ab"
+    score = model.score(["hello there"], draws=8)[0]
+    assert 1 < score.nats_per_token < 9  # 5.6 for a uniform law
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -217,3 +273,18 @@ def test_a_checkpoint_goes_to_our_layout_and_back_bit_for_bit(tmp_path, name):
     assert read_config(tmp_path / "back") == CONFIGS[name]
     assert (tmp_path / "back" / "tokenizer.json").read_text() == BYTES
     assert made.num_params == sum(t.numel() for t in tensors.values()) == kept.num_params
+
+
+def test_every_family_is_documented_and_listed(capsys):
+    from pathlib import Path
+
+    from anyorder.cli.main import main
+
+    text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    listed = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert set(listed) == {*FAMILIES, "ilm"}
+    assert main(["methods", "--json"]) == 0
+    out = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [f["name"] for f in out["families"]] == list(FAMILIES)
+    for family in FAMILIES.values():
+        assert len(set(family.names.values())) == len(family.names)

@@ -7,23 +7,42 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from anyorder.cli.checkpoints import HEADS, KINDS, defaults, describe_checkpoint, shape_of
 from anyorder.cli.parser import Parser
 from anyorder.cli.show import count, finish, pairs, plus_minus, table
+
+PARTS = {
+    "embed": "embedding",
+    "head": "head",
+    "attn": "attention",
+    "qkv": "attention",
+    "out": "attention",
+    "level_1": "modulation",
+    "level_2": "modulation",
+    "modulation": "modulation",
+}
 
 
 def inspect(args: list[str]) -> None:
     parser = Parser(
         "inspect",
-        usage="RUN",
+        usage="RUN [--heads N]",
         about="Show what a run or model is: its configuration, exact parameter counts, cost, tokenizer, last metrics,\n"
-        "and whether its files are whole (SHA-256). Works on unfinished runs too.",
+        "and whether its files are whole (SHA-256). Works on unfinished runs too, and on published checkpoints, of\n"
+        "which it reads no weights: a folder, a .safetensors file or hub:ORG/NAME.",
         example="  anyorder inspect runs/quickstart",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, a model or a quickstart")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, a model or a quickstart; a checkpoint")
+    parser.add_argument("--heads", type=int, metavar="N", help=HEADS)
     found = parser.parse(args)
+    from anyorder.hub.convert import open_checkpoint
     from anyorder.hub.find import model_folder
 
     path = found.run.expanduser()
+    source = open_checkpoint(path)
+    if source is not None:
+        about, text = describe_checkpoint(source, heads=found.heads)
+        return finish({"path": str(path), "checkpoint": about}, as_json=found.json, text=text)
     unfinished = (path / "config.yaml").exists() and not (path / "model").exists()
     folder = None if unfinished else model_folder(path)
     run = path if folder is None else folder.parent
@@ -69,8 +88,8 @@ def describe_model(folder: Path) -> tuple[dict[str, Any], str]:
     counted = ", ".join(f"{name} {number:,}" for name, number in parts.items())
     lines = [
         ("model", f"{folder}"),
-        ("kind", {"mdm": "masked diffusion (MDM)", "arm": "autoregressive (ARM)"}[loaded.kind]),
-        ("shape", ", ".join(f"{key} {value}" for key, value in config.model_dump().items() if key != "causal")),
+        ("kind", KINDS[loaded.kind]),
+        ("shape", shape_of(config.model_dump(), defaults(config))),
         ("parameters", f"{sum(parts.values()):,}: {counted}"),
         (
             "FLOPs a token",
@@ -86,11 +105,10 @@ def parameters_by_part(sizes: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Parameters by part of the network, from the names of its tensors."""
     out = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "head": 0}
     for name, size in sizes:
-        where = {"embed": "embedding", "head": "head", "norm": "norms"}.get(name.split(".")[0])
-        if where is None:
-            part = name.split(".")[2]
-            where = "norms" if part.endswith("norm") else "attention" if part == "attn" else "feed-forward"
-        out[where] += size
+        words = name.split(".")
+        part = words[2] if words[0] == "blocks" else words[0]
+        where = "norms" if "norm" in part else PARTS.get(part, "feed-forward")
+        out[where] = out.get(where, 0) + size
     return out
 
 
@@ -130,11 +148,13 @@ def methods(args: list[str]) -> None:
     parser = Parser(
         "methods",
         usage="[--json]",
-        about="List what is implemented: samplers (ways to write) and processes (training objectives).",
+        about="List what is implemented: samplers (ways to write), processes (training objectives), and families of\n"
+        "published checkpoints that are read.",
         example="  anyorder methods",
     )
     found = parser.parse(args)
     from anyorder.core.protocols import Process
+    from anyorder.hub.families import FAMILIES
     from anyorder.processes import PROCESSES
     from anyorder.samplers.presets import PRESETS
 
@@ -156,6 +176,7 @@ def methods(args: list[str]) -> None:
         process: Process = make()  # type: ignore[operator, assignment]
         about = (python.getdoc(make) or "").split("\n")[0]
         processes.append({"name": name, "paper": process.paper, "about": about})
+    families = [{"name": n, "about": f.about, "papers": list(f.papers)} for n, f in FAMILIES.items()]
     text = "\n".join(
         [
             "samplers (--sampler NAME); L is the number of tokens to write, N the number of --steps\n",
@@ -164,9 +185,11 @@ def methods(args: list[str]) -> None:
             "\n".join(f"{s['name']}: {s['about']}\n{_made_of(s)}" for s in samplers),
             "\nprocesses (options --process.* of anyorder train)\n",
             pairs([(str(p["name"]), f"{p['about']} ({p['paper']})") for p in processes]),
+            "\nfamilies of published checkpoints (anyorder convert, or the folder itself as RUN)\n",
+            pairs([(n, " ".join([f.about, *(f"({paper})" for paper in f.papers)])) for n, f in FAMILIES.items()]),
         ]
     )
-    finish({"samplers": samplers, "processes": processes}, as_json=found.json, text=text)
+    finish({"samplers": samplers, "processes": processes, "families": families}, as_json=found.json, text=text)
 
 
 def _made_of(s: dict[str, Any]) -> str:
@@ -186,7 +209,7 @@ def bench(args: list[str]) -> int:
         about="Run a benchmark of a checkout; further options go to its script. Its last line is one JSON object.",
         example="  anyorder bench training\n  anyorder bench sampling --quick",
     )
-    parser.add_argument("name", metavar="NAME", help="training or sampling")
+    parser.add_argument("name", metavar="NAME", help="training, sampling, presets or decoding")
     found, rest = parser.parse_known_args(args)
     import anyorder
     from anyorder.core.config import nearest

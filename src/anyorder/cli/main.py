@@ -41,6 +41,7 @@ COMMANDS = {
     "plan": Command("how many tokens to write per pass, from a model's own loss curve", "study"),
     "study": Command("show a finding of a paper anew, with tables and a plot", "study"),
     "inspect": Command("show what a run or model is, how far it got and whether its files are whole", "look"),
+    "convert": Command("make a model folder of a published checkpoint, or the other way", "checkpoints"),
     "methods": Command("list samplers and training objectives with their papers and costs", "look"),
     "bench": Command("run the benchmarks of a checkout", "look"),
 }

@@ -150,13 +150,15 @@ def _bytes_of(name: str, letters: Mapping[str, int] | None) -> bytes:
     return bytes([int(byte[1], 16)]) if byte else name.replace(SPACE, " ").encode()
 
 
-def read_hub_tokenizer(folder: Path) -> tuple[str, int | None, int | None]:
-    """The tokenizer file of a folder, and the ids of mask and end of document that it or its settings name.
+def read_hub_tokenizer(place: Path) -> tuple[str, int | None, int | None]:
+    """The text of a tokenizer file, and the ids of mask and end of document that it or its settings name.
 
+    Args:
+        place: the file, or the folder it is in.
     Raises:
         ValueError: no `tokenizer.json` there, or one that the library does not read.
     """
-    path = folder if folder.is_file() else folder / FILE
+    path = place if place.suffix == ".json" else place / FILE
     try:
         text = path.read_text(encoding="utf-8")
         ids = tokenizers.Tokenizer.from_str(text).get_vocab(with_added_tokens=True)

@@ -233,7 +233,7 @@ FAMILIES: dict[str, Family] = {
         architectures=("LLaDAModelLM",),
     ),
     "dream": _like_llama(
-        "Dream-7B, Dream-Coder-7B: masked diffusion, logits shifted by one",
+        "Dream-7B, Dream-Coder-7B: masked diffusion, logits shifted by one", "arXiv:2508.15487",
         model_type="Dream", architecture="DreamModel", causal=False, qkv_bias=True,
         shift_logits=True, only=DREAM_ONLY,
     ),

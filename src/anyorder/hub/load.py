@@ -13,7 +13,7 @@ from torch import Tensor
 from anyorder.core.files import sha256_of
 from anyorder.core.types import Vocab
 from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer
-from anyorder.data.tokenizer import Tokenizer, is_ours, load_tokenizer
+from anyorder.data.tokenizer import FILE, Tokenizer, is_ours, load_tokenizer
 from anyorder.hub.parts import same_parts
 from anyorder.hub.published import Held, Published, published, stream
 from anyorder.hub.save import FORMAT
@@ -90,8 +90,8 @@ def published_tokenizer(checkpoint: Published, place: Path) -> Tokenizer:
     Raises:
         ValueError: no tokenizer there, or one that does not match the embedding.
     """
-    path = place if place.is_file() else place / "tokenizer.json"
-    if path.is_file() and is_ours(path):
+    path = place if place.suffix == ".json" else place / FILE
+    if path.name == FILE and path.is_file() and is_ours(path):
         own = load_tokenizer(path.parent)
         if checkpoint.plan.vocab(mask_id=None, eos_id=None) == own.vocab:
             return own

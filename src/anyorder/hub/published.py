@@ -13,6 +13,7 @@ from anyorder.hub.bare import bare_config
 from anyorder.hub.families import FAMILIES
 from anyorder.hub.family import Family, Plan
 from anyorder.hub.fields import Fields
+from anyorder.hub.ilm import is_insertion
 from anyorder.hub.parts import Part
 from anyorder.hub.source import CONFIG, Source
 
@@ -77,6 +78,8 @@ def published(source: Source, *, heads: int | None = None) -> Published:
     Raises:
         ValueError: an unknown family, a configuration without a needed field, tensors that do not fit.
     """
+    if is_insertion(source):
+        raise ValueError(f"{source.place}: is an insertion model; it can be converted and inspected, not used yet")
     config = source.config or bare_config(source, heads=heads) or {}
     source = Source(source.place, source.folder, config, source.entries)
     name = family_of(source)

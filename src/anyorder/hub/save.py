@@ -51,16 +51,17 @@ def write_tensors(
     place: Path,
     tensors: Iterable[tuple[str, Tensor]],
     *,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Write the tensors as they come, in files of at most `shard_bytes` or one tensor; returns the names of the files.
+    """Write the tensors as they come, in files of at most `shard_bytes` (2 GiB) or one tensor; their names.
 
     One file is called model.safetensors; several are numbered and listed in an index, as on the Hugging Face hub.
     """
     shards: list[list[str]] = []
     held: dict[str, Tensor] = {}
     total = size = 0
+    limit = SHARD_BYTES if shard_bytes is None else shard_bytes
 
     def flush() -> None:
         save_file(held, place / f"{len(shards)}.part", metadata=None if metadata is None else dict(metadata))
@@ -68,7 +69,7 @@ def write_tensors(
         held.clear()
 
     for name, tensor in tensors:
-        if held and size + tensor.nbytes > shard_bytes:
+        if held and size + tensor.nbytes > limit:
             flush()
             size = 0
         held[name] = tensor

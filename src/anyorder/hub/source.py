@@ -48,9 +48,11 @@ class Source:
     config: Mapping[str, Any]
     entries: Mapping[str, Entry]
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, *, any_values: bool = False) -> Tensor:
         """The tensor, checked. It is mapped from the file where that is possible, so copy it before the file changes.
 
+        Args:
+            any_values: let a matrix whose values are all equal pass.
         Raises:
             ValueError: NaN or infinite values, or a matrix whose values are all equal: it was never trained.
         """
@@ -60,7 +62,7 @@ class Source:
         low, high = (float(v) for v in value.aminmax())
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
             raise ValueError(f"{self.place}: tensor {name!r} holds NaN or infinite values; get the file again")
-        if value.ndim > 1 and value.numel() > 1 and low == high:
+        if value.ndim > 1 and value.numel() > 1 and low == high and not any_values:
             raise ValueError(
                 f"{self.place}: every value of {name!r} is {low:g}, as in a network that was never trained"
             )

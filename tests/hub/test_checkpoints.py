@@ -1,0 +1,471 @@
+"""What a checkpoint that is damaged, strange or not there says; shards, pickles, names of the hub, dtypes, memory."""
+
+import json
+import pickle
+import sys
+import types
+
+import pytest
+import torch
+from checkpoints import (
+    CONFIGS,
+    EOS,
+    MASK,
+    ROWS,
+    byte_tokenizer,
+    random_tensors,
+    sentencepiece_tokenizer,
+    shapes_of,
+    smdm_shapes,
+    write,
+)
+from safetensors.torch import load_file, save_file
+
+from anyorder.core.noise import Noise
+from anyorder.core.types import Canvas
+from anyorder.data.tokenizer import ByteTokenizer
+from anyorder.hub import fetch
+from anyorder.hub.convert import convert, open_checkpoint
+from anyorder.hub.find import model_folder
+from anyorder.hub.load import load_model, read_about, weights_hash
+from anyorder.hub.published import published, stream
+from anyorder.hub.save import save_model, write_tensors
+from anyorder.hub.source import entries_of, open_folder, read_config
+from anyorder.models import SIZES, ModelConfig, Transformer
+
+CONFIG = CONFIGS["llada"]
+WQ = "model.transformer.blocks.1.q_proj.weight"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "c", CONFIG, random_tensors(shapes_of(CONFIG)), tokenizer=byte_tokenizer())
+
+
+def change(folder, edit):
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def reconfigure(folder, **values):
+    config = {k: v for k, v in (read_config(folder) | values).items() if v is not ...}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def with_value(value):
+    return lambda t: t[WQ].__setitem__((0, 0), value)
+
+
+def twelve_strangers(t):
+    for i in range(7):
+        t[f"extra.{i}"] = torch.zeros(2)
+    for name in [n for n in t if "blocks.0" in n][:5]:
+        del t[name]
+
+
+FAULTS = {
+    "missing tensor": (lambda f: change(f, lambda t: t.pop(WQ)), rf"tensor '{WQ}' is missing"),
+    "unknown tensor": (lambda f: change(f, lambda t: t.update(odd=torch.zeros(1))), r"tensor 'odd' is unknown"),
+    "wrong shape": (
+        lambda f: change(f, lambda t: t.update({WQ: torch.zeros(3, 24)})),
+        rf"{WQ} has shape \(3, 24\), expected \(24, 24\)",
+    ),
+    "many faults": (
+        lambda f: change(f, twelve_strangers),
+        r"(?=(?:.*is missing){5})(?=(?:.*is unknown){5}).*; and 2 more faults",
+    ),
+    "NaN": (lambda f: change(f, with_value(float("nan"))), rf"tensor '{WQ}' holds NaN or infinite values"),
+    "infinite": (lambda f: change(f, with_value(float("-inf"))), rf"tensor '{WQ}' holds NaN or infinite values"),
+    "never trained": (
+        lambda f: change(f, lambda t: t.update({WQ: torch.full((24, 24), 0.5)})),
+        rf"every value of '{WQ}' is 0\.5, as in a network that was never trained",
+    ),
+    "no field": (lambda f: reconfigure(f, rope_theta=...), r"config\.json: key 'rope_theta' is missing"),
+    "null field": (lambda f: reconfigure(f, n_layers=None), r"config\.json: key 'n_layers' is missing"),
+    "text for a number": (lambda f: reconfigure(f, d_model="24"), r"d_model='24': must be a positive whole number"),
+    "negative": (lambda f: reconfigure(f, rms_norm_eps=-1.0), r"rms_norm_eps=-1\.0: must be a positive number"),
+    "no flag": (lambda f: reconfigure(f, weight_tying="no"), r"weight_tying='no': must be true or false"),
+    "no token": (lambda f: reconfigure(f, mask_token_id="m"), r"mask_token_id='m': must be a token id"),
+    "other network": (lambda f: reconfigure(f, alibi=True), r"alibi=True: only False is supported here"),
+    "other family": (
+        lambda f: reconfigure(f, model_type="lada"),
+        r"model_type='lada': not read here; did you mean 'llada'\?",
+    ),
+    "no family": (
+        lambda f: reconfigure(f, model_type=..., architectures=["Other"]),
+        r"names neither model_type nor a known architecture; known: llada, dream",
+    ),
+    "pickle": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        r"pytorch_model\.bin: is a pickle, which can run code when it is read; only anyorder convert reads one",
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: no such file"),
+    "not safetensors": (
+        lambda f: (f / "model.safetensors").write_bytes(b"nothing"),
+        r"model\.safetensors: not a safetensors file",
+    ),
+    "two files": (
+        lambda f: [(f / "model.safetensors").rename(f / "a.safetensors"), save_file({}, f / "b.safetensors")],
+        r"holds 2 safetensors files and no model\.safetensors\.index\.json",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json: no such file"),
+    "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer\.json: not a tokenizer"),
+    "tokenizer with more ids": (
+        lambda f: (f / "tokenizer.json").write_text(sentencepiece_with(300)),
+        r"has ids below 300, the embedding 264 rows; name the checkpoint's own tokenizer",
+    ),
+    "mask outside": (
+        lambda f: reconfigure(f, mask_token_id=ROWS),
+        r"mask_token_id=264: the embedding has 264 rows; the files do not belong together",
+    ),
+}
+
+
+def sentencepiece_with(count):
+    spec = json.loads(sentencepiece_tokenizer())
+    for i in range(len(spec["model"]["vocab"]), count):
+        spec["model"]["vocab"][f"word{i}"] = i
+    return json.dumps(spec)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_checkpoint_says_so(folder, fault):
+    damage, message = FAULTS[fault]
+    load_model(folder)
+    damage(folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_with_far_fewer_ids_than_rows_is_of_another_checkpoint(tmp_path):
+    config = CONFIG | {"embedding_size": ROWS + 1100, "vocab_size": ROWS + 1100}
+    folder = write(tmp_path / "c", config, random_tensors(shapes_of(config)), tokenizer=byte_tokenizer())
+    with pytest.raises(ValueError, match=r"has ids below 258, the embedding 1364 rows"):
+        load_model(folder)
+
+
+def test_a_mask_that_nobody_names_is_asked_for(tmp_path):
+    config = CONFIGS["a2d-llama"] | {"mask_token_id": None}
+    folder = write(tmp_path / "c", config, random_tensors(shapes_of(config)), tokenizer=byte_tokenizer(mask=None))
+    with pytest.raises(ValueError, match=r"neither config\.json nor the tokenizer names the mask; add it to config"):
+        load_model(folder)
+    (folder / "tokenizer.json").write_text(byte_tokenizer(mask="<|other|>"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"mask_token": {"content": "<|other|>"}}))
+    assert load_model(folder).model.vocab.mask_id == MASK
+
+
+def test_a_tied_head_may_be_stored_if_it_is_the_embedding(tmp_path):
+    config = CONFIGS["a2d-qwen3"]
+    tensors = random_tensors(shapes_of(config))
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    folder = write(tmp_path / "c", config, tensors, tokenizer=byte_tokenizer())
+    assert load_model(folder).model.head is None
+    change(folder, lambda t: t["lm_head.weight"].add_(1))
+    with pytest.raises(ValueError, match=r"'lm_head\.weight' differs from 'model\.embed_tokens\.weight' although tie"):
+        load_model(folder)
+
+
+def test_rotary_buffers_of_older_files_are_left_out(tmp_path):
+    config = CONFIGS["llama"]
+    tensors = random_tensors(shapes_of(config)) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(3)}
+    load_model(write(tmp_path / "c", config, tensors, tokenizer=byte_tokenizer()))
+
+
+def shard(folder, *, shard_bytes=9000):
+    """The same checkpoint in several files, as the hub has it."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    return write_tensors(folder, tensors.items(), shard_bytes=shard_bytes)
+
+
+def test_shards_are_one_checkpoint(folder):
+    whole = load_model(folder).model
+    files = shard(folder)
+    assert len(files) > 3
+    assert sorted(files) == sorted(p.name for p in folder.iterdir() if "safetensors" in p.name)
+    parts = [load_file(folder / f) for f in files[:-1]]
+    assert all(sum(t.nbytes for t in p.values()) <= 9000 or len(p) == 1 for p in parts)
+    index = json.loads((folder / files[-1]).read_text())
+    assert index["metadata"]["total_size"] == sum(t.nbytes for p in parts for t in p.values())
+    sharded = load_model(folder).model
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), sharded.parameters(), strict=True))
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def lose_entry(f):
+    index = json.loads((f / INDEX).read_text())
+    index["weight_map"].pop(WQ)
+    (f / INDEX).write_text(json.dumps(index))
+
+
+SHARD_FAULTS = {
+    "no shard": (lambda f: next(f.glob("model-00002*")).unlink(), r"model-00002-of-\d+\.safetensors: no such file"),
+    "entry lost": (lose_entry, rf"index\.json: does not list '{WQ}' for model-\d+-of-\d+\.safetensors, which differs"),
+    "broken index": (lambda f: (f / INDEX).write_text('{"weight_map": 3}'), r"index\.json: not an index of tensors"),
+}
+
+
+@pytest.mark.parametrize("fault", SHARD_FAULTS)
+def test_shards_that_are_not_whole_say_so(folder, fault):
+    shard(folder)
+    damage, message = SHARD_FAULTS[fault]
+    damage(folder)
+    with pytest.raises(ValueError, match=message):
+        load_model(folder)
+
+
+def test_a_sharded_model_folder_of_ours_is_checked_and_read(folder, tmp_path, monkeypatch):
+    from anyorder.hub import save
+
+    monkeypatch.setattr(save, "SHARD_BYTES", 9000)
+    convert(folder, tmp_path / "ours")
+    about = read_about(tmp_path / "ours")
+    assert len(about["sha256"]) > 3
+    assert INDEX in about["sha256"]
+    ours, theirs = load_model(tmp_path / "ours").model, load_model(folder).model
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert len(weights_hash(about)) == 64
+    data = bytearray(next((tmp_path / "ours").glob("model-00002*")).read_bytes())
+    data[-1] ^= 1
+    next((tmp_path / "ours").glob("model-00002*")).write_bytes(data)
+    with pytest.raises(ValueError, match=r"model-00002-of-\d+\.safetensors: missing, truncated or altered"):
+        load_model(tmp_path / "ours")
+
+
+HALF = [(torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("stored", "asked"), HALF)
+def test_half_precision_weights_take_on_the_dtype_asked_for(tmp_path, stored, asked):
+    tensors = {n: t.to(stored) for n, t in random_tensors(shapes_of(CONFIG)).items()}
+    folder = write(tmp_path / "c", CONFIG, tensors, tokenizer=byte_tokenizer())
+    for place in (folder, convert(folder, tmp_path / "ours").folder):
+        model = load_model(place, dtype=asked).model
+        assert {p.dtype for p in model.parameters()} == {torch.float32 if stored == torch.float32 else asked}
+        x = torch.tensor([[1, 2, MASK]])
+        assert model(Canvas.of(x, vocab=model.vocab), x >= 0).dtype == asked
+    assert {e.dtype for e in entries_of(tmp_path / "ours" / "model.safetensors").values()} == {stored}
+    convert(folder, tmp_path / "cast", dtype=torch.float32)
+    assert {e.dtype for e in entries_of(tmp_path / "cast" / "model.safetensors").values()} == {torch.float32}
+
+
+def test_one_tensor_of_the_file_is_in_memory_at_a_time(folder):
+    """Peak memory is the model and one tensor: what was read is let go before the next is read."""
+    import weakref
+
+    checkpoint = published(open_folder(folder, config=read_config(folder)))
+    alive, most = weakref.WeakSet(), []
+
+    def watched(entry):
+        def read():
+            tensor = entry.read()
+            alive.add(tensor)
+            most.append(len(alive))
+            return tensor
+
+        return type(entry)(entry.shape, entry.dtype, read)
+
+    source = checkpoint.source
+    entries = {name: watched(entry) for name, entry in source.entries.items()}
+    watching = type(source)(source.place, source.folder, source.config, entries)
+    kept = dict(stream(watching, checkpoint.tensors, held=lambda stored: stored))
+    assert max(most) <= 2
+    assert len(most) == len(checkpoint.tensors)
+    assert sum(t.numel() for t in kept.values()) == checkpoint.num_params
+
+
+def save_pickle(path, held):
+    torch.save(held, path)
+    return path
+
+
+WRAPPED = {
+    "bare": lambda t: t,
+    "under model": lambda t: {"model": t, "optimizer": {"state": {}}, "iter_num": 3},
+    "lightning": lambda t: {
+        "state_dict": {f"model.{n}": v for n, v in t.items()} | {f"predictor.model.{n}": v for n, v in t.items()},
+        "epoch": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_convert_reads_the_tensors_of_a_pickle(tmp_path, wrapped):
+    tensors = random_tensors(smdm_shapes(causal=False, size=264))
+    path = save_pickle(tmp_path / "mdm.pth", WRAPPED[wrapped](tensors))
+    (tmp_path / "t.json").write_text(sentencepiece_tokenizer())
+    convert(path, tmp_path / "ours", tokenizer=tmp_path / "t.json", heads=4)
+    convert(tmp_path / "ours", tmp_path / "back", to="smdm")
+    again = load_file(tmp_path / "back" / "model.safetensors")
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[n], tensors[n]) for n in tensors)
+    with pytest.raises(ValueError, match=r"is a file of weights; make a model folder of it with anyorder convert"):
+        model_folder(path)
+
+
+class Trap:
+    def __reduce__(self):
+        return (print, ("the pickle ran code",))
+
+
+def test_a_pickle_that_would_run_code_is_not_read(tmp_path, capsys):
+    torch.save({"a": torch.zeros(1), "b": Trap()}, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match=r"bad\.pt: not a file of tensors alone, so it is not read"):
+        convert(tmp_path / "bad.pt", tmp_path / "out")
+    assert "ran code" not in capsys.readouterr().out
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
+    (tmp_path / "text.pt").write_text("hello")
+    save_pickle(tmp_path / "empty.pt", {"a": 1})
+    for name, message in (("plain", "tensors alone"), ("text", "tensors alone"), ("empty", "holds no tensors by name")):
+        with pytest.raises(ValueError, match=message):
+            convert(tmp_path / f"{name}.pt", tmp_path / "out")
+
+
+def ilm_shapes(size=28, d=24, ff=40, layers=2):
+    out = {"embed_tokens.weight": (size, d), "type_embeddings.weight": (2, d), "output_layer.linear.weight": (size, d)}
+    for i in range(layers):
+        own = f"encoder.{i}."
+        for n in "12":
+            out |= {f"{own}norm{n}.weight": (d,), f"{own}norm{n}.bias": (d,)}
+        out |= {f"{own}attn_qkv.weight": (3 * d, d), f"{own}o_proj.weight": (d, d)}
+        out |= {f"{own}mlp.0.weight": (ff, d), f"{own}mlp.0.bias": (ff,)}
+        out |= {f"{own}mlp.2.weight": (d, ff), f"{own}mlp.2.bias": (d,), f"{own}rotary_emb.inv_freq": (32,)}
+    stop = "length_output_layer."
+    out |= {f"{stop}norm_final.weight": (d,), f"{stop}norm_final.bias": (d,), f"{stop}mlp.0.weight": (2 * d, d)}
+    out |= {f"{stop}mlp.0.bias": (2 * d,), f"{stop}mlp.2.weight": (d, 2 * d), f"{stop}mlp.2.bias": (d,)}
+    return out | {f"{stop}linear.weight": (2, d)}
+
+
+def test_ilm_is_checked_and_kept_as_safetensors(tmp_path):
+    tensors = random_tensors(ilm_shapes()) | {"type_embeddings.weight": torch.zeros(2, 24)}
+    path = save_pickle(tmp_path / "ilm.pt", tensors)
+    made = convert(path, tmp_path / "out", heads=4)
+    kept = load_file(tmp_path / "out" / "model.safetensors")
+    assert kept.keys() == {n for n in tensors if "inv_freq" not in n}
+    assert all(torch.equal(kept[n], tensors[n]) for n in kept)
+    assert read_config(tmp_path / "out") == {
+        "model_type": "ilm", "vocab_size": 28, "hidden_size": 24, "intermediate_size": 40, "num_layers": 2,
+        "num_heads": 4,
+    }  # fmt: skip
+    assert made.num_params == sum(t.numel() for t in kept.values())
+    with pytest.raises(ValueError, match=r"is an insertion model; it can be converted and inspected, not used yet"):
+        load_model(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"no tensor of ILM shows the number of attention heads; .* --heads"):
+        convert(path, tmp_path / "again")
+    with pytest.raises(ValueError, match=r"heads=5: must divide the width 24"):
+        convert(path, tmp_path / "again", heads=5)
+    save_pickle(path, {n: t for n, t in tensors.items() if n != "encoder.1.norm2.bias"})
+    with pytest.raises(ValueError, match=r"tensor 'encoder\.1\.norm2\.bias' is missing"):
+        convert(path, tmp_path / "again", heads=4)
+
+
+def test_the_published_size_of_ilm():
+    from anyorder.hub.fields import Fields
+    from anyorder.hub.ilm import ilm_shapes as shapes
+
+    config = {"vocab_size": 30_524, "hidden_size": 768, "intermediate_size": 3072, "num_layers": 12}
+    found = shapes(Fields(config, "small"))
+    assert sum(torch.Size(s).numel() for s in found.values()) + 2 * 768 == 134_268_672
+
+
+NOT_CONVERTED = {
+    "ours again": (
+        lambda f, o: convert(o, f / "x"),
+        r"is a model of ours already; name the layout it .*--to",
+    ),
+    "published to a family": (lambda f, o: convert(f, f / "x", to="llada"), r"convert it to a folder of ours first"),
+    "unknown family": (lambda f, o: convert(o, f / "x", to="lama"), r"to='lama': unknown; did you mean 'llama'\?"),
+    "out is there": (lambda f, o: convert(f, o), r"ours: is there already; name a new folder"),
+    "not there": (lambda f, o: convert(f / "none", f / "x", to="llama"), r"none: no such folder"),
+    "no word": (
+        lambda f, o: convert(o, f / "x", to="smdm"),
+        r"smdm has no word for rope='float32'; choose",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_CONVERTED)
+def test_what_cannot_be_converted_says_so(folder, tmp_path, case):
+    run, message = NOT_CONVERTED[case]
+    convert(folder, tmp_path / "ours")
+    with pytest.raises(ValueError, match=message):
+        run(folder, tmp_path / "ours")
+    assert not (folder / "x").exists()
+
+
+@pytest.mark.parametrize(("causal", "family"), [(True, "llama"), (True, "smdm"), (False, "smdm")])
+def test_a_model_trained_here_goes_to_a_published_layout_and_is_read_there(tmp_path, causal, family):
+    tokenizer = ByteTokenizer()
+    model = Transformer(SIZES["tiny"].model_copy(update={"causal": causal, "max_length": 64}), tokenizer.vocab)
+    model.init_weights(Noise.of(0))
+    save_model(tmp_path / "ours", model, tokenizer)
+    convert(tmp_path / "ours", tmp_path / "theirs", to=family)
+    loaded = load_model(tmp_path / "theirs")
+    assert loaded.kind == ("arm" if causal else "mdm")
+    assert isinstance(loaded.tokenizer, ByteTokenizer)
+    x = torch.tensor([[3, 4, 5 if causal else 257, 6]])
+    canvas = Canvas.of(x, vocab=model.vocab)
+    assert torch.equal(loaded.model(canvas, x >= 0), model(canvas, x >= 0))
+    if not causal:
+        with pytest.raises(ValueError, match=r"the mask, id 257, has another place in a2d-llama"):
+            convert(tmp_path / "ours", tmp_path / "other", to="a2d-llama")
+
+
+def test_names_of_the_hub_are_read(monkeypatch, folder, tmp_path):
+    asked = []
+    hub = types.SimpleNamespace(
+        snapshot_download=lambda repo, *, revision, allow_patterns: asked.append((repo, revision)) or str(folder),
+        hf_hub_download=lambda repo, file, *, revision: asked.append((repo, file, revision)) or str(folder / file),
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    from pathlib import Path
+
+    assert model_folder(Path("hub:org/name-1.5")) == folder
+    assert model_folder(Path("hub:org/name@step-4")) == folder
+    assert open_checkpoint(Path("hub:org/name/model.safetensors")).entries.keys() == shapes_of(CONFIG).keys()
+    assert asked == [("org/name-1.5", None), ("org/name", "step-4"), ("org/name", "model.safetensors", None)]
+    import anyorder
+
+    assert anyorder.load("hub:org/name").sample(length=4)[0].num_tokens == 4
+    for wrong in ("hub:name", "hub:", "hub:org/name with space"):
+        with pytest.raises(ValueError, match=r"is no name of the hub; write hub:ORG/NAME"):
+            fetch.fetch(wrong)
+
+
+def test_without_the_library_or_the_network_one_sentence_says_so(monkeypatch):
+    def fails(*_, **__):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=fails))
+    with pytest.raises(ValueError, match=r"cannot be had from the hub \(ConnectionError: no route to host\); c"):
+        fetch.fetch("hub:a/b")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"needs huggingface_hub; install it with: pip install 'anyorder\[hub\]'"):
+        fetch.fetch("hub:a/b")
+
+
+def test_what_a_published_folder_says_of_itself(folder):
+    about = read_about(folder)
+    assert about["kind"] == "mdm"
+    assert about["vocab"] == {"size": ROWS, "mask_id": MASK, "pad_id": ROWS, "eos_id": EOS}
+    assert about["tokenizer_hash"] == load_model(folder).tokenizer.hash
+    before = weights_hash(about)
+    change(folder, lambda t: t[WQ].add_(1))
+    assert weights_hash(read_about(folder)) != before
+
+
+def test_smdm_of_no_published_size_asks_for_its_heads(tmp_path):
+    folder = write(tmp_path / "c", None, random_tensors(smdm_shapes(causal=False)), tokenizer=sentencepiece_tokenizer())
+    with pytest.raises(ValueError, match=r"2 layers of width 24 are no published size of SMDM; .*--heads"):
+        convert(folder, tmp_path / "out")
+
+
+def test_configurations_refuse_heads_that_do_not_go_together():
+    with pytest.raises(ValueError, match=r"model.num_kv_heads=3: must divide num_heads=4"):
+        ModelConfig(num_heads=4, num_kv_heads=3)
+    with pytest.raises(ValueError, match=r"model.head_width=5: must be even"):
+        ModelConfig(head_width=5)
