@@ -73,13 +73,14 @@ def test_the_best_on_the_dev_split_is_judged_on_the_test_split():
     items = tuple(Choice(c, ("a", "b", "c"), i % 3) for i, c in enumerate(contexts))
     dev = [i for i in items if is_dev(i)]
     assert 3 < len(dev) < 18
-    settings = [("count", 0.0), ("count", 3.0), ("chain", 3.0)]
+    settings = [("chain", 3.0), ("count", 3.0), ("count", 0.0)]
     how = {"scoring": Scoring(), "writing": Writing(), "ledger": Ledger(None)}
     got = evaluate(subject(), LocalTask("t", items), settings=settings, **how)
     alone = [evaluate(subject(), LocalTask("t", tuple(dev)), settings=[s], **how).metrics["acc"] for s in settings]
     assert [t.accuracy for t in got.trials] == alone
     assert len({m.value for m in alone}) > 1
     best = settings[max(range(3), key=lambda i: alone[i].value)]
+    assert best != settings[0]
     rest = LocalTask("t", tuple(i for i in items if not is_dev(i)))
     assert got.metrics == evaluate(subject(), rest, settings=[best], **how).metrics
     assert (got.split, got.guidance) == ("test", best[1])

@@ -81,7 +81,11 @@ def test_the_prompt_does_not_end_a_row_and_a_gap_hides_what_follows():
 
 
 def test_a_sampler_that_may_go_back_does_not_after_the_end():
-    inner = make_sampler("llada-edit")
-    made = generate(Stopping(inner, lambda tokens: len(tokens) >= 4, FILL), MODEL, canvas(), noise=NOISE)
-    assert not made.canvas.open(MODEL.vocab).any()
-    assert not Stopping(inner, two_zeros, FILL).exact
+    sampler = Stopping(make_sampler("llada-edit"), lambda tokens: len(tokens) >= 4, FILL)
+    ended = torch.zeros(6, dtype=torch.bool)
+    for step in steps(sampler, MODEL, canvas(), noise=NOISE):
+        assert not (step.nfe > 0)[ended].any()
+        assert not step.wrote[ended].any()
+        ended = ended | ~step.canvas.open(MODEL.vocab).any(-1)
+    assert ended.all()
+    assert not sampler.exact
