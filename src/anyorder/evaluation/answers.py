@@ -183,7 +183,9 @@ def _answers(answers: list[str], encoded: Encoded, made: Answered, measure: str)
 
 def key_of(subject: Subject, *parts: Any) -> str:
     """A name for a result: of the weights, and of all that it depends on, as JSON values."""
-    spelt = json.dumps(["v1", subject.identity, subject.kind, subject.max_length, sorted(subject.specials.items()), *parts])
+    spelt = json.dumps(
+        ["v1", subject.identity, subject.kind, subject.max_length, sorted(subject.specials.items()), *parts]
+    )
     return hashlib.sha256(spelt.encode()).hexdigest()[:32]
 
 
