@@ -5,12 +5,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
 torch.set_num_threads(1)
+settings.register_profile("no deadline", deadline=None)  # a busy machine is not a wrong result
+settings.load_profile("no deadline")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -214,7 +214,7 @@ def test_a_real_ctrl_c(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     while not list(tmp_path.glob("step_*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=30)[1]
+    err = process.communicate(timeout=120)[1]
     assert (err, process.returncode) == (
         "anyorder: stopped; run the same command to go on from the last checkpoint\n",
         1,

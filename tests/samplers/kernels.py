@@ -30,7 +30,7 @@ def output_law(sampler, model, length, *, most=1000):
         for state, mass in states.items():
             now, before = unpack(state, canvas, carry, step)
             full = not bool(now.open(vocab).any())
-            if full and step >= sampler.revise.num_steps and not before.more:
+            if full and not before.more and (sampler.revise.extra or step >= sampler.revise.num_steps):
                 law[int((now.x[0] * place).sum())] += mass
                 continue
             for later, chance in transitions(sampler, model, now, before).items():
@@ -112,6 +112,8 @@ def finish(out, sampler, look, chosen, written, mass):
             changed = bool((revised != look.canvas.x[0]).any())
             left = int(look.left) - len(chosen)
             more = (int(look.carry.more) - 1) * changed if int(look.left) == 0 else sampler.revise.extra * (left == 0)
+            if sampler.revise.num_steps and int(look.carry.step) + 1 >= sampler.revise.num_steps:
+                more = 0
         out[tuple(after.tolist()), remembered, more] += float(torch.as_tensor(mass).exp()) * chance
 
 

@@ -110,3 +110,21 @@ def test_rdm_sends_only_fallen_tokens_back():
     assert lowest(look([0.5, 0.9, 0.9, 1.0])).tolist() == [[2, 2, 2, 2]]
     with pytest.raises(ValueError, match="'fallen' with"):
         LowestConfidence(Best(4), "fallen")
+
+
+def test_a_full_row_goes_on_falling_until_its_steps_are_over():
+    """Sure at masks; at written tokens less sure with each look, so that tokens fall from rows that are full."""
+
+    class Fading:
+        nfe, vocab = 1, TABLE.vocab
+
+        def __call__(self, canvas, at):
+            masked = (canvas.x == self.vocab.mask_id)[at]
+            return torch.where(masked[:, None], torch.tensor([9.0, 0.0]), torch.tensor([1.0, 0.0])).double()
+
+    rule = LowestConfidence(Best(6, judge="drawn"), "fallen")
+    sampler = Unmask(rule.best, Confidence("drawn"), TokenRule(0.0), "draw_first", rule)
+    sample = generate(sampler, Fading(), blank(TABLE.vocab, 1, 6), noise=NOISE)
+    assert int(sample.nfe) == 6
+    assert int(sample.revised.sum()) > 0
+    assert not (sample.canvas.x == TABLE.vocab.mask_id).any()

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -98,14 +98,19 @@ class LowestConfidence:
     best: Best
     only_if: Literal["lowest", "fallen"] = "lowest"
 
-    num_steps: ClassVar[int] = 0
-    extra: ClassVar[int] = 0
-
     def __post_init__(self) -> None:
         if self.only_if not in ("lowest", "fallen") or (self.only_if == "fallen" and self.best.judge != "drawn"):
             raise ValueError(
                 f"sampler.only_if={self.only_if!r}: must be 'lowest', or 'fallen' with Best(..., judge='drawn')"
             )
+
+    @property
+    def num_steps(self) -> int:
+        return self.best.num_steps - 1 if self.only_if == "fallen" else 0
+
+    @property
+    def extra(self) -> int:
+        return self.num_steps  # a row may be full before its last step, and tokens fall later
 
     def __call__(self, look: Look) -> Int[Tensor, "B L"]:
         back = look.written & ~self.best.kept(look)

@@ -22,12 +22,12 @@ class ReviseRule(Protocol):
 
     @property
     def num_steps(self) -> int:
-        """The number of steps in which a token of a row without masks can go back, for nothing; 0 for none."""
+        """The number of steps in which a token of a row without masks can go back; 0 for no such number."""
         ...
 
     @property
     def extra(self) -> int:
-        """Steps with a pass that a row without masks may take, until one changes nothing."""
+        """Steps with a pass that a row without masks may take, until one changes nothing; 0: its steps cost nothing."""
         ...
 
     def __call__(self, look: Look) -> Int[Tensor, "B L"]:

@@ -102,7 +102,8 @@ class Unmask:
             full = look.left == step.wrote.sum(-1)
             again = torch.where((revised != look.canvas.x).any(-1), look.carry.more - 1, 0)
             more = torch.where(look.left == 0, again, torch.where(full, self.revise.extra, 0))
-            carry = dataclasses.replace(carry, more=more)
+            over = (carry.step >= self.revise.num_steps) & (self.revise.num_steps > 0)
+            carry = dataclasses.replace(carry, more=more.masked_fill(over, 0))
         return dataclasses.replace(
             step, canvas=dataclasses.replace(step.canvas, x=x), carry=carry, wrote=step.wrote | edited
         )
@@ -110,17 +111,18 @@ class Unmask:
     def _wait(self, step: Write, look: Look) -> Write:
         """Rows without masks take their next steps at once, for free, until a token goes back or nothing can."""
         vocab = look.model.vocab
-        while True:
+        while not self.revise.extra:
             full = ~(step.canvas.open(vocab) & step.canvas.window).any(-1)
             rows = (full & (step.carry.step < self.revise.num_steps)).nonzero().squeeze(-1)
             if not len(rows):
-                return step
+                break
             canvas, carry = take_rows(step.canvas, rows), take_rows(step.carry, rows)
             x = self.revise(Look(look.model, canvas, carry, look.noise, self.token))
             masked, later = dataclasses.replace(canvas, x=x), dataclasses.replace(carry, step=carry.step + 1)
             step = dataclasses.replace(
                 step, canvas=put_rows(step.canvas, rows, masked), carry=put_rows(step.carry, rows, later)
             )
+        return step
 
     def _unmask(self, look: Look) -> Write:
         canvas, carry = look.canvas, look.carry
