@@ -295,7 +295,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_convert_reads_the_tensors_of_a_pickle(tmp_path, wrapped):
-    tensors = random_tensors(smdm_shapes(causal=False, size=264))
+    tensors = random_tensors(smdm_shapes(causal=False, size=265))
     path = save_pickle(tmp_path / "mdm.pth", WRAPPED[wrapped](tensors))
     (tmp_path / "t.json").write_text(sentencepiece_tokenizer())
     convert(path, tmp_path / "ours", tokenizer=tmp_path / "t.json", heads=4)

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer as Library
 from tokenizers import models
 
 from anyorder.core.types import Vocab
-from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer
-from anyorder.data.tokenizer import PLACEHOLDER, Tokenizer
+from anyorder.data.hub_tokenizer import HubTokenizer, piece_of, read_hub_tokenizer
+from anyorder.data.tokenizer import PLACEHOLDER, ByteTokenizer, Tokenizer
 
 BYTES = HubTokenizer(byte_tokenizer(), Vocab(264, MASK, 264, EOS))
-PIECES = HubTokenizer(sentencepiece_tokenizer(), Vocab(264, 264, 265, 2))
+PIECES = HubTokenizer(sentencepiece_tokenizer(), Vocab(265, 265, 266, 2))
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, PIECES], ids=["byte-level", "sentencepiece"])
@@ -41,12 +41,19 @@ def test_special_tokens_cannot_be_spelt(tokenizer):
 def test_marks_of_a_row():
     a, b = BYTES.encode("ab")
     assert BYTES.decode([a, MASK, b, EOS, 264, 263]) == f"a{PLACEHOLDER}b"
-    assert PIECES.decode([*PIECES.encode("a"), 264, 2]) == f"a{PLACEHOLDER}"
+    assert PIECES.decode([*PIECES.encode("a"), 265, 2]) == f"a{PLACEHOLDER}"
     assert BYTES.decode(BYTES.encode("é")[:1]) == "\ufffd"
     assert BYTES.bytes_per_token[[MASK, EOS, 264]].tolist() == [0, 0, 0]
     assert BYTES.num_bytes([a, MASK, b, EOS]) == 2
     with pytest.raises(ValueError, match=r"token id 265: the vocabulary ends at 264; was another tokenizer used\?"):
         BYTES.decode([265])
+
+
+def test_a_token_inside_a_row_keeps_its_space():
+    ids = PIECES.encode("a a bc")
+    assert "".join(PIECES.piece(i) for i in ids) == " a a bc"
+    assert "".join(piece_of(BYTES, i) for i in BYTES.encode(" a")) == " a"
+    assert piece_of(ByteTokenizer(), 97) == "a"
 
 
 def test_tokens_that_are_text_are_text():
@@ -64,6 +71,11 @@ def test_templates_and_limits_of_the_file_do_not_touch_a_text():
     assert HubTokenizer(library.to_str(), BYTES.vocab).encode("hello") == BYTES.encode("hello")
 
 
+def test_the_file_may_name_a_mask_beyond_the_head():
+    tokenizer = HubTokenizer(byte_tokenizer(), Vocab(MASK, MASK, MASK + 1, EOS))
+    assert tokenizer.decode([MASK]) == PLACEHOLDER
+
+
 def test_the_file_is_kept_as_it_was_published(tmp_path):
     text = byte_tokenizer().replace("{", "{ ", 1)
     tokenizer = HubTokenizer(text, BYTES.vocab)
@@ -74,6 +86,11 @@ def test_the_file_is_kept_as_it_was_published(tmp_path):
 NOT_READ = {
     "more ids": (byte_tokenizer(), Vocab(250, 249, 250, 3), r"has ids below 258, the embedding 250 rows"),
     "far fewer": (byte_tokenizer(), Vocab(258 + 1025, 9, 1283, 3), r"has ids below 258, the embedding 1283 rows"),
+    "a word where the mask is": (
+        sentencepiece_tokenizer(),
+        Vocab(264, 264, 265, 2),
+        r"has ids below 265, the embedding",
+    ),
     "another kind": (
         Library(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).to_str(),
         Vocab(3, 2, 3, 1),

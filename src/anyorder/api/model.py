@@ -15,6 +15,7 @@ from anyorder.api.values import GAP, Generation, Score
 from anyorder.core.config import nearest, parse_config
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
+from anyorder.data.hub_tokenizer import piece_of
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
 from anyorder.evaluation.answers import Answers, Scoring, answer_questions
 from anyorder.hub.find import model_folder
@@ -302,7 +303,7 @@ class LanguageModel:
             board=side if isinstance(self.tokenizer, SymbolTokenizer) and side * side == len(row) else None,
             rows=starts(Canvas.of(torch.tensor([row]).repeat(n, 1), vocab=self.model.vocab)),
         )
-        return make_record(header, merge(batches), text_of=lambda i: self.tokenizer.decode([i]))
+        return make_record(header, merge(batches), text_of=lambda i: piece_of(self.tokenizer, i))
 
     def _generation(self, end: RowEnd, *, seconds: float, name: str, end_at_eos: bool) -> Generation:
         tokens = list(end.tokens)
@@ -310,7 +311,7 @@ class LanguageModel:
         return Generation(
             text=self.tokenizer.decode(tokens[: ends[0]] if end_at_eos and ends else tokens),
             tokens=tokens,
-            pieces=[self.tokenizer.decode([i]) for i in tokens],
+            pieces=[piece_of(self.tokenizer, i) for i in tokens],
             order=list(end.order),
             token_logp=list(end.token_logp),
             logp=end.logp,

@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from anyorder.core.types import Vocab
-from anyorder.data.tokenizer import FILE, PLACEHOLDER, byte_of_letter
+from anyorder.data.tokenizer import FILE, PLACEHOLDER, Tokenizer, byte_of_letter
 
 MASKS: Final = ("<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>", "<|MASK|>")
 ENDS: Final = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]")
@@ -44,7 +44,9 @@ class HubTokenizer:
     vocab: Vocab
 
     def __post_init__(self) -> None:
-        known, rows = self.num_known, max(self.vocab.size, self.vocab.mask_id + 1)
+        special = {t["id"] for t in self._spec.get("added_tokens", []) if t.get("special")}
+        rows = self.vocab.size + (self.vocab.mask_id == self.vocab.size and self.vocab.mask_id in special)
+        known = self.num_known
         if not self.vocab.size - SPARE_ROWS <= known <= rows:
             raise ValueError(
                 f"{FILE}: has ids below {known}, the embedding {self.vocab.size} rows; "
@@ -124,6 +126,10 @@ class HubTokenizer:
         text = b"".join(self._pieces[i] for i in known).decode("utf-8", errors="replace")
         return text.removeprefix(" ") if self._begins_with_space else text
 
+    def piece(self, token: int) -> str:
+        """The text of one token inside a row: as `decode`, but a space it begins with stays."""
+        return self._pieces[token].decode("utf-8", errors="replace")
+
     def num_bytes(self, ids: Iterable[int]) -> int:
         """UTF-8 bytes of the ids."""
         sizes = self.bytes_per_token.tolist()
@@ -134,6 +140,11 @@ class HubTokenizer:
         path = Path(folder) / FILE
         path.write_text(self.text, encoding="utf-8")
         return path
+
+
+def piece_of(tokenizer: Tokenizer, token: int) -> str:
+    """The text of one token inside a row."""
+    return tokenizer.piece(token) if isinstance(tokenizer, HubTokenizer) else tokenizer.decode([token])
 
 
 def _parts(text: str) -> list[Any]:

@@ -121,8 +121,12 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def weights_hash(about: Mapping[str, Any]) -> str:
-    """The SHA-256 of the weights; of several files, that of their hashes in the order of their names."""
-    hashes = [value for _, value in sorted(about["sha256"].items())]
+    """The SHA-256 of the weights; of several files, that of their hashes in the order of their names.
+
+    Those of a published checkpoint, which names none, are computed.
+    """
+    named = about["sha256"] or {file.name: sha256_of(file) for file in Path(about["folder"]).glob("*.safetensors")}
+    hashes = [value for _, value in sorted(named.items())]
     return str(hashes[0]) if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
@@ -134,13 +138,13 @@ def is_published(config: Mapping[str, Any]) -> bool:
 def _about_published(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     checkpoint = published(open_folder(folder, config=config))
     tokenizer = published_tokenizer(checkpoint, folder)
-    files = {file.name: sha256_of(file) for file in sorted(folder.glob("*.safetensors"))}
     return {
         "kind": checkpoint.kind,
         "model": fields_of(checkpoint.plan.config),
         "vocab": dataclasses.asdict(tokenizer.vocab),
         "tokenizer_hash": tokenizer.hash,
-        "sha256": files,
+        "sha256": {},
+        "folder": str(folder),
     }
 
 
