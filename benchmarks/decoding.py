@@ -4,7 +4,7 @@
 
 Without --run: the 6M network, V = 4096, rows of 256 tokens of which 32 are prompt, random weights, so that only time
 means anything. How many tokens `threshold` writes a pass depends on what is predicted; there the predictions are made
-up (`Certain`). With --run: the trained pair of a quickstart, whole rows without a prompt, and beside each speed the
+up (`Sure`). With --run: the trained pair of a quickstart, whole rows without a prompt, and beside each speed the
 quality of the same rows: generative perplexity under the twin, and entropy. The judge is the causal model itself, which
 flatters its own samples.
 
@@ -42,6 +42,7 @@ from anyorder.models.cache_error import CacheError
 from anyorder.samplers.base import generate, steps
 from anyorder.samplers.presets import make_sampler
 from common import Row, at_least, report, synchronise
+from presets import Sure
 
 VOCAB = Vocab(4096, 4096, 4097, 0)
 LENGTH, PROMPT, BLOCK = 256, 32, 32
@@ -49,29 +50,6 @@ SHARE = 1 / 8  # of the open positions of a block that are certain in a pass, wh
 METERED = 4  # rows the error of a cache is measured on
 UNCACHED_AIM, TEXTBOOK_AIM = 3.0, 1.0
 NOISE = Noise.of(0)
-
-
-@dataclass(frozen=True)
-class Certain:
-    """A denoiser around a denoiser that is certain at a share of the positions, others anew each time."""
-
-    inner: Denoiser
-
-    @property
-    def nfe(self) -> int:
-        return self.inner.nfe
-
-    @property
-    def vocab(self) -> Vocab:
-        return self.inner.vocab
-
-    def __call__(self, canvas: Canvas, at: Tensor) -> Tensor:
-        logits = self.inner(canvas, at)
-        row, position = at.nonzero(as_tuple=True)
-        written = (canvas.x != self.vocab.mask_id).sum(-1)[row]
-        sure = NOISE.at("sure").uniform(canvas.row_id[row], written, position) < SHARE
-        logits[sure, position[sure] % 16] = 30.0
-        return logits
 
 
 @dataclass(frozen=True)
@@ -120,7 +98,7 @@ class Pair:
         if metered is not None:
             metered.append(CacheError(cached, model))
             cached = metered[0]
-        return Certain(cached) if self.made_up and writer.sampler == "threshold" else cached
+        return Sure(cached, SHARE) if self.made_up and writer.sampler == "threshold" else cached
 
 
 def random_pair() -> Pair:

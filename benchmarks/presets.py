@@ -64,12 +64,13 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Sure:
-    """A denoiser around a denoiser that is certain here and there: each position with chance SURE / L, anew each time.
+    """A denoiser around a denoiser that is certain here and there: each position with some chance, anew each time.
 
-    Where and of what depends on the position and the number of tokens in sight alone, so it is the same for any inner.
+    Where and of what depends on row, position and the number of tokens in sight alone, so it is the same for any inner.
     """
 
     inner: Denoiser
+    chance: float
 
     @property
     def nfe(self) -> int:
@@ -83,7 +84,7 @@ class Sure:
         logits = self.inner(canvas, at)
         row, position = at.nonzero(as_tuple=True)
         seen = (canvas.x != self.vocab.mask_id).sum(-1)[row]
-        sure = NOISE.at("sure").uniform(0, seen, position) < SURE / canvas.x.shape[1]
+        sure = NOISE.at("sure").uniform(canvas.row_id[row], seen, position) < self.chance
         logits[sure, position[sure] % FEW.size] = 30.0
         return logits
 
@@ -153,12 +154,13 @@ def seconds_of(before: Before, sampler: Sampler, model: Denoiser) -> float:
 def measure(name: str, model: Denoiser, *, length: int, rows: int, most: int) -> Row:
     """One row of the table; `most` steps are timed."""
     sampler = make_sampler(name)
-    moments = walk(sampler, Sure(Lookup.of(FEW)), blank(FEW, rows, length))
+    chance = SURE / length
+    moments = walk(sampler, Sure(Lookup.of(FEW), chance), blank(FEW, rows, length))
     paying = [m for m in moments if m.passes]
     n = min(most, len(paying))
     chosen = [paying[int((i + 0.5) * len(paying) / n)] for i in range(n)]
-    seconds_of(chosen[0], sampler, Sure(model))  # warm up
-    each = sum(seconds_of(before, sampler, Sure(model)) for before in chosen) / n
+    seconds_of(chosen[0], sampler, Sure(model, chance))  # warm up
+    each = sum(seconds_of(before, sampler, Sure(model, chance)) for before in chosen) / n
     total = each * len(paying) + sum(m.seconds for m in moments if not m.passes)
     nfe = sum(m.passes for m in moments)
     row: Row = {"preset": name, "L": length, "steps": len(moments), "nfe": nfe, "tok/pass": length / nfe}
