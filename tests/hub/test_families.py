@@ -89,6 +89,13 @@ def test_the_transformers_library_reads_the_same_and_what_is_exported(tmp_path, 
     assert_same_logits(logits(loaded.model, x), expected.double())
 
 
+def test_llada_rotates_in_float32_whatever_the_activations(tmp_path):
+    for name, dtype in (("llada", torch.float32), ("dream", torch.bfloat16)):
+        model = load_model(checkpoint(tmp_path / name, name)[0], dtype=torch.bfloat16).model
+        assert model.rotation(model.rope_cos).dtype == dtype
+        assert logits(model, ids(1, 5)).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("name", ["qwen3", "dream"])
 def test_packed_documents_do_not_see_each_other(tmp_path, name):
     folder, _ = checkpoint(tmp_path / "c", name)

@@ -5,7 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from anyorder.core.types import Canvas, Vocab
-from anyorder.models import ModelConfig, Transformer, forward_flops, training_flops
+from anyorder.models import ModelConfig, forward_flops, training_flops
+from anyorder.models.dit import DitConfig
+from anyorder.models.network import network
 
 VOCAB = Vocab(size=19, mask_id=19, pad_id=20, eos_id=18)
 CONFIG = ModelConfig(num_layers=3, num_heads=2, d_model=12, d_ff=28, max_length=16)
@@ -13,7 +15,7 @@ CONFIG = ModelConfig(num_layers=3, num_heads=2, d_model=12, d_ff=28, max_length=
 
 def counted(config, rows, length, positions, *, backward=False):
     with torch.device("meta"):
-        model = Transformer(config, VOCAB)
+        model = network(config, VOCAB)
     model = model.to_empty(device="cpu")
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data.fill_(0.01)
@@ -34,6 +36,19 @@ def test_forward_flops_are_those_of_the_plain_kernel(causal, positions):
     config = CONFIG.model_copy(update={"causal": causal})
     expected = forward_flops(config, rows=4, length=10, head_positions=positions, vocab_size=VOCAB.size)
     assert counted(config, 4, 10, positions) == expected
+
+
+OTHERS = [
+    CONFIG.model_copy(update={"num_kv_heads": 1, "head_width": 10, "qk_norm": True, "tied_head": True}),
+    CONFIG.model_copy(update={"num_heads": 3, "num_kv_heads": 1, "qkv_bias": True}),
+    DitConfig(num_layers=3, num_heads=2, d_model=12, d_ff=28, max_length=16),
+]
+
+
+@pytest.mark.parametrize("config", OTHERS)
+def test_forward_flops_of_networks_of_published_checkpoints(config):
+    expected = forward_flops(config, rows=4, length=10, head_positions=17, vocab_size=VOCAB.size)
+    assert counted(config, 4, 10, 17) == expected
 
 
 def test_training_flops_are_three_forward_passes():

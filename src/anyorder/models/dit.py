@@ -115,11 +115,11 @@ class DitBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """A Denoiser. The mask's logit is -inf; it is asked for open positions only, so it need not copy visible tokens.
+    """A Denoiser. A mask among the writable ids has logit -inf. Asked for open positions, it copies no visible token.
 
     Args:
         config: the size.
-        vocab: ids, the mask among the rows of the head.
+        vocab: ids; in published checkpoints the mask is the last row of the head.
         dtype: of the activations.
     Source:
         arXiv:2406.07524 (MDLM), arXiv:2503.09573 (BD3-LM).
@@ -133,7 +133,7 @@ class DiT(nn.Module):
         super().__init__()
         c = config
         self.config, self.vocab, self.dtype = config, vocab, dtype
-        self.embed = nn.Embedding(vocab.size, c.d_model)
+        self.embed = nn.Embedding(max(vocab.size, vocab.mask_id + 1), c.d_model)
         self.level_1 = None if c.d_cond is None else Linear(SINUSOIDS, c.d_cond, bias=True)
         self.level_2 = None if c.d_cond is None else Linear(c.d_cond, c.d_cond, bias=True)
         self.blocks = nn.ModuleList(DitBlock(c) for _ in range(c.num_layers))
@@ -159,15 +159,18 @@ class DiT(nn.Module):
             raise ValueError(
                 f"a row of {length} tokens is longer than model.max_length={self.config.max_length}; shorten it"
             )
-        h_BLD = self.embed(canvas.x.clamp(max=self.vocab.size - 1)).to(self.dtype)  # padding lies beyond the table
+        h_BLD = self.embed(canvas.x.clamp(max=self.embed.num_embeddings - 1)).to(
+            self.dtype
+        )  # padding lies beyond the table
         rope = self.rope_cos[:length].to(self.dtype), self.rope_sin[:length].to(self.dtype)
         given_C, bias = self.conditioning(), bias_of(self._mask(canvas), self.dtype)
         for block in self.blocks:
             h_BLD = block(h_BLD, given_C, rope, bias)
         shift, scale = modulations(self.modulation, given_C, h_BLD, 2)
         logits_NV: Tensor = self.head(self.norm(h_BLD[at]) * (1 + scale) + shift)
-        mask = torch.tensor([self.vocab.mask_id], device=logits_NV.device)
-        return logits_NV.index_fill(-1, mask, -math.inf)
+        if self.vocab.mask_id >= self.vocab.size:
+            return logits_NV
+        return logits_NV.index_fill(-1, torch.tensor([self.vocab.mask_id], device=logits_NV.device), -math.inf)
 
     def conditioning(self) -> Float[Tensor, " C"] | None:
         """The conditioning vector of noise level 0: cosines 1, then sines 0, through the two layers; None without."""
