@@ -15,6 +15,7 @@ from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
 from anyorder.samplers.chances import set_log_prob
 from anyorder.samplers.count import Binomial, One, PerStep
+from anyorder.samplers.look import Look
 from anyorder.samplers.position import Confidence, Moment
 from anyorder.samplers.presets import PRESETS, make_sampler
 from anyorder.samplers.revise import Keep
@@ -79,6 +80,17 @@ SCORED = {name: sampler for name, sampler in SCORED.items() if sampler.order == 
     "moment, two": Unmask(PerStep(2), Moment(3.0), TokenRule(temperature=1 / 3)),
     "cool": Unmask(Binomial(3), token=TokenRule(0.5, 1)),
 }
+
+
+def test_races_are_run_with_noise_of_their_own():
+    """Independent of the coin flips that count."""
+    canvas = blank(TABLE.vocab, 2000, LENGTH)
+    look = Look(TABLE, canvas, Unmask().init(canvas, vocab=TABLE.vocab), NOISE)
+    pair = torch.stack([look.u.flatten(), (-(-look.gumbel).exp()).exp().flatten()])  # both uniform
+    assert abs(float(torch.corrcoef(pair)[0, 1])) < 4 / 6000**0.5
+    sampler = SCORED["linear noise"]
+    counts = observed(generate(sampler, TABLE, blank(TABLE.vocab, 40_000, LENGTH), noise=NOISE), TABLE.vocab)
+    assert chi_square_p(counts, output_law(sampler, TABLE, LENGTH)) > 1e-4
 
 
 @pytest.mark.parametrize("name", SCORED)

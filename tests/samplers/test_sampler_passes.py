@@ -70,6 +70,14 @@ def test_what_has_not_changed_is_remembered_row_by_row():
     assert len(model.seen) == 2
 
 
+def test_a_row_that_changed_within_a_step_is_asked_again():
+    passes = Passes(MODEL)
+    before, after = canvas_of([0, M, M]), canvas_of([1, M, M])
+    at = before.x == M
+    passes(before, at)
+    assert torch.equal(passes(after, at), MODEL(after, at))
+
+
 def test_more_positions_than_remembered_need_a_pass():
     model = Watched()
     passes = Passes(model)
