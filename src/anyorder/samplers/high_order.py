@@ -15,7 +15,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.schedule import Linear
 from anyorder.core.types import Canvas, Carry, Past, Vocab, Write
-from anyorder.samplers.count import check_num_steps, even
+from anyorder.samplers.count import Quota, check_num_steps
 from anyorder.samplers.look import Look
 from anyorder.samplers.position import Uniform
 from anyorder.samplers.token import TokenRule
@@ -116,9 +116,7 @@ def remembering(canvas: Canvas, *, vocab: Vocab) -> Carry:
 
 def group(look: Look, num_steps: int) -> Bool[Tensor, "B L"]:
     """The positions of this step's group: equal sizes, the larger first, the rest in the last step."""
-    step = look.carry.step.clamp(max=num_steps - 1)
-    k = torch.where(step == num_steps - 1, look.left, even(look.carry.start, look.left, step, num_steps))
-    return Uniform()(look, k)
+    return Uniform()(look, torch.minimum(Quota(num_steps)(look), look.left))
 
 
 def hits(
