@@ -106,7 +106,7 @@ def encode_pair(subject: Subject, context: str, continuation: str) -> tuple[list
     """Tokens of a context and of what continues it, split as lm-eval does.
 
     White space at the end of the context moves to the continuation; its tokens are the tail of both encoded together.
-    Where no token ends between the two, each is encoded by itself.
+    Where no token ends between the two, each is encoded by itself. The context stands behind the subject's `bos_id`.
 
     Source:
         arXiv:2405.14782 (lm-eval), its `TemplateLM`.
@@ -115,8 +115,8 @@ def encode_pair(subject: Subject, context: str, continuation: str) -> tuple[list
     continuation, context = context[len(kept) :] + continuation, kept
     whole, head = subject.encode(context + continuation), subject.encode(context) if context else []
     if whole[: len(head)] != head or len(whole) == len(head):
-        return head, subject.encode(continuation)
-    return head, whole[len(head) :]
+        return subject.after_bos(head), subject.encode(continuation)
+    return subject.after_bos(head), whole[len(head) :]
 
 
 def encode_question(subject: Subject, prompt: str, answers: Sequence[str]) -> Encoded:
@@ -135,9 +135,8 @@ def encode_question(subject: Subject, prompt: str, answers: Sequence[str]) -> En
             raise ValueError(
                 f"answers[{index}]: has {len(ids)} tokens, the model reads {subject.max_length}; shorten it"
             )
-    head = pairs[0][0]
-    cut = max(0, len(head) - (subject.max_length - max(len(ids) for _, ids in pairs)))
-    return Encoded(Question(tuple(head[cut:]), tuple(tuple(ids) for _, ids in pairs)), cut)
+    head, cut = subject.fitted(pairs[0][0], room=subject.max_length - max(len(ids) for _, ids in pairs))
+    return Encoded(Question(tuple(head), tuple(tuple(ids) for _, ids in pairs)), cut)
 
 
 @torch.no_grad()
@@ -183,9 +182,8 @@ def _answers(answers: list[str], encoded: Encoded, made: Answered, measure: str)
 
 def key_of(subject: Subject, *parts: Any) -> str:
     """A name for a result: of the weights, and of all that it depends on, as JSON values."""
-    spelt = json.dumps(
-        ["v1", subject.identity, subject.kind, subject.max_length, sorted(subject.specials.items()), *parts]
-    )
+    about = [subject.identity, subject.kind, subject.max_length, sorted(subject.specials.items()), subject.bos_id]
+    spelt = json.dumps(["v2", *about, *parts])
     return hashlib.sha256(spelt.encode()).hexdigest()[:32]
 
 

@@ -70,9 +70,20 @@ def read_template(folder: Path) -> ChatTemplate | None:
     return ChatTemplate(
         template=found,
         names=names,
-        specials=_specials(_json(folder / "tokenizer.json")),
+        specials=special_tokens(folder),
         source=str(file if file.is_file() else folder / CONFIG),
     )
+
+
+def special_tokens(folder: Path) -> dict[str, int]:
+    """Texts that are one token each in the published tokenizer of a model folder, with their ids; a tokenizer of ours
+    has none.
+
+    Raises:
+        ValueError: a file that is no JSON.
+    """
+    added = _json(folder / "tokenizer.json").get("added_tokens") or []
+    return {t["content"]: t["id"] for t in added if isinstance(t, dict) and t.get("special") and t.get("content")}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -88,8 +99,3 @@ def _json(path: Path) -> dict[str, Any]:
 def _content(token: object) -> str:
     """A special token's text: given as it is, or as {"content": ...}."""
     return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
-
-
-def _specials(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    added = tokenizer.get("added_tokens") or []
-    return {t["content"]: t["id"] for t in added if isinstance(t, dict) and t.get("special") and t.get("content")}

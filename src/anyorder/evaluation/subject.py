@@ -26,6 +26,9 @@ class Subject:
         identity: names the weights; what is remembered of one model is not taken for another's.
         rows_per_pass: rows of one network pass; results do not depend on it.
         specials: texts that are one token each, for prompts of a chat template; no other text is searched for them.
+        bos_id: what the model reads before every prompt and is never asked for; None: nothing.
+    Raises:
+        ValueError: a `bos_id` for an autoregressive model.
     """
 
     kind: str
@@ -36,6 +39,14 @@ class Subject:
     rows_per_pass: int = 64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     specials: Mapping[str, int] = field(default_factory=dict)
+    bos_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "arm" and self.bos_id is not None:
+            raise ValueError(
+                f"bos_id={self.bos_id}: an autoregressive model reads a start token of its own before every row "
+                "(start_id in its config.json); leave it out"
+            )
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
@@ -49,6 +60,16 @@ class Subject:
 
     def _plain(self, text: str) -> list[int]:
         return self.tokenizer.encode(text) if text else []
+
+    def after_bos(self, ids: Sequence[int]) -> list[int]:
+        """Ids of a prompt behind `bos_id`, which is not put there twice."""
+        return list(ids) if self.bos_id is None or self.bos_id in ids[:1] else [self.bos_id, *ids]
+
+    def fitted(self, ids: Sequence[int], *, room: int) -> tuple[list[int], int]:
+        """The last ids of a prompt that has too many, behind its `bos_id`; and how many were cut."""
+        kept = 1 if self.bos_id is not None and self.bos_id in ids[:1] and room > 0 else 0
+        cut = max(0, len(ids) - room)
+        return [*ids[:kept], *ids[kept + cut :]], cut
 
     def guided(self, guidance: float) -> Denoiser:
         """The model under unsupervised guidance of this scale.

@@ -139,9 +139,8 @@ def write_until(
     room = subject.max_length - writing.max_gen_toks
     if room < 0:
         raise ValueError(f"max_gen_toks={writing.max_gen_toks}: the model reads {subject.max_length} tokens; say fewer")
-    encoded = [subject.encode(prompt) for prompt in prompts]
-    cuts = [max(0, len(ids) - room) for ids in encoded]
-    heads = [ids[cut:] for ids, cut in zip(encoded, cuts)]
+    fitted = [subject.fitted(subject.after_bos(subject.encode(prompt)), room=room) for prompt in prompts]
+    heads, cuts = [ids for ids, _ in fitted], [cut for _, cut in fitted]
     made: dict[int, Written] = {}
     order = sorted(range(len(heads)), key=lambda i: len(heads[i]))
     for start in range(0, len(order), subject.rows_per_pass):

@@ -10,7 +10,7 @@ from anyorder.api import LanguageModel, load
 from anyorder.api.answering import subject_of
 from anyorder.evaluation.accuracy import TaskResult, evaluate
 from anyorder.evaluation.answers import Scoring
-from anyorder.evaluation.chat import read_template
+from anyorder.evaluation.chat import read_template, special_tokens
 from anyorder.evaluation.judges import run_of
 from anyorder.evaluation.ledger import Ledger
 from anyorder.evaluation.lm_eval_tasks import is_installed, run_task, task_manager
@@ -36,6 +36,7 @@ class Wishes:
         estimators, guidance: of several, each task's best pair on a quarter of its questions is judged on the others;
             None leaves it to the model's kind or the task's recipe.
         draws, seed: as in `Scoring`.
+        bos: a special token of the tokenizer to read before every prompt (MDM); None: nothing.
         limit: questions of each task.
         writing: for tasks that write.
         num_fewshot, chat, include, context: for lm-eval tasks: examples in a prompt, whether prompts go through the
@@ -49,6 +50,7 @@ class Wishes:
     guidance: tuple[float, ...] | None = None
     draws: int | None = None
     seed: int = 0
+    bos: str | None = None
     limit: int | None = None
     writing: Writing = WRITING
     num_fewshot: int | None = None
@@ -98,6 +100,7 @@ def evaluation(
     model = load(run, dtype=dtype, device=device)
     weights = model_id(model.folder, dtype=model.model.dtype).sha256
     subject = subject_of(model.kind, model.model, model.tokenizer, weights=weights)
+    subject = replace(subject, bos_id=bos_id(model.folder, wishes.bos))
     wishes.settings(model.kind)
     for scale in wishes.guidance or ():
         subject.guided(scale)
@@ -109,6 +112,19 @@ def evaluation(
         with Ledger(folder / f"{task.name}.jsonl" if wishes.keep else None) as ledger:
             made.append(_one(subject, task, wishes, model, manager, ledger, on_task(task.name)))
     return made
+
+
+def bos_id(folder: Path, name: str | None) -> int | None:
+    """The id of the special token of this name; None for no name.
+
+    Raises:
+        ValueError: the tokenizer has no such token.
+    """
+    known = special_tokens(folder)
+    if name is None or name in known:
+        return None if name is None else known[name]
+    there = f"it has {', '.join(list(known)[:10])}" if known else "it has none"
+    raise ValueError(f"bos={name!r}: no special token of {folder / 'tokenizer.json'}; {there}")
 
 
 def find(name: str, model: LanguageModel, wishes: Wishes) -> list[LocalTask | Named]:
