@@ -3,7 +3,7 @@
 from anyorder.core.noise import Noise
 from anyorder.data.config import prepare
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks import make_task
+from anyorder.data.tasks import ValidatedTask, make_task
 from anyorder.train.config import RunConfig
 from anyorder.train.loop import RunData
 
@@ -28,7 +28,7 @@ def task_data(config: RunConfig) -> RunData:
     """Training rows of a task; validation measures the answers of its held-out instances, given their prompts."""
     assert config.task is not None
     task, noise = make_task(config.task), task_noise(config)
-    problems = task.test(noise=noise)
+    problems = task.valid(noise=noise) if isinstance(task, ValidatedTask) else task.test(noise=noise)
     valid = TaskRows(tokens=problems.x0, target=~problems.canvas.fixed, vocab=task.tokenizer.vocab)
     return RunData(train=task.train(noise=noise), valid=valid, tokenizer=task.tokenizer)
 

@@ -4,12 +4,13 @@ import dataclasses
 from typing import Any, Final
 
 from anyorder.core.config import nearest, parse_spec
-from anyorder.data.tasks.base import Problems, Task
+from anyorder.data.tasks.base import Problems, Task, ValidatedTask
 from anyorder.data.tasks.nae_sat import NaeSat
+from anyorder.data.tasks.star import Star
 from anyorder.data.tasks.sudoku import Sudoku
 from anyorder.data.tasks.zebra import Zebra
 
-TASKS: Final[dict[str, type[Task]]] = {"sudoku": Sudoku, "zebra": Zebra, "nae-sat": NaeSat}
+TASKS: Final[dict[str, type[Task]]] = {"sudoku": Sudoku, "zebra": Zebra, "nae-sat": NaeSat, "star": Star}
 
 
 def make_task(spec: str) -> Task:
@@ -33,4 +34,4 @@ def make_task(spec: str) -> Task:
     return TASKS[name](**options)
 
 
-__all__ = ["TASKS", "NaeSat", "Problems", "Sudoku", "Task", "Zebra", "make_task"]
+__all__ = ["TASKS", "NaeSat", "Problems", "Star", "Sudoku", "Task", "ValidatedTask", "Zebra", "make_task"]

@@ -48,3 +48,10 @@ class Task(Protocol):
     def render(self, row: Int[Tensor, " L"]) -> str:
         """A row as text for people; masks are ░."""
         ...
+
+
+@runtime_checkable
+class ValidatedTask(Task, Protocol):
+    """A task with instances for choosing settings that are not those it is reported on."""
+
+    def valid(self, *, noise: Noise) -> Problems: ...

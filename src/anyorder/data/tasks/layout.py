@@ -1,0 +1,105 @@
+"""Rows of one length from prompts and answers of many lengths.
+
+Prompts end, and answers begin, at the same place of every row: padding stands before a prompt. It is never attended,
+and positions are relative in our networks, so where a prompt begins is not seen.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from anyorder.core.types import Canvas, Vocab
+from anyorder.data.rows import TaskRows
+from anyorder.data.tasks.base import Problems
+
+ENDS: Final = ("fill", "once", "none")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a task are laid out.
+
+    Args:
+        prompt: positions of the longest prompt; shorter ones have padding before them.
+        answer: tokens of the longest answer.
+        end: what follows an answer. "fill": EOS up to the end of the row, all of them targets; from these a model that
+            fills a canvas learns how long answers are, and an ARM learns to stop. "once": one EOS, a target, then
+            padding: the customary rows of an ARM. "none": padding alone, so the targets are exactly the tokens an
+            insertion model may drop; a masked model that writes such rows is told the length of the answer.
+        vocab: with an EOS, which prompts and answers do not hold.
+    """
+
+    prompt: int
+    answer: int
+    end: str
+    vocab: Vocab
+
+    def __post_init__(self) -> None:
+        if self.end not in ENDS:
+            raise ValueError(f"end={self.end!r}: must be one of {', '.join(ENDS)}")
+        if self.vocab.eos_id is None:
+            raise ValueError("vocab.eos_id=None: answers of many lengths need an EOS; give the vocabulary one")
+
+    @property
+    def length(self) -> int:
+        """Of a row; one more than the longest prompt and answer where an EOS follows."""
+        return self.prompt + self.answer + (self.end != "none")
+
+    @property
+    def is_answer(self) -> Bool[Tensor, " L"]:
+        """Which positions can hold an answer or what follows it."""
+        return torch.arange(self.length) >= self.prompt
+
+    def rows(self, prompt: Int[Tensor, "B P"], answer: Int[Tensor, "B A"]) -> Int[Tensor, "B L"]:
+        """Whole rows of prompts with padding before them and answers with padding behind them."""
+        if self.end == "none":
+            return torch.cat([prompt, answer], 1)
+        answer = F.pad(answer, (0, 1), value=self.vocab.pad_id)
+        free = answer == self.vocab.pad_id
+        ends = free if self.end == "fill" else free & (free.cumsum(-1) == 1)
+        return torch.cat([prompt, answer.masked_fill(ends, self._eos_id)], 1)
+
+    def train(self, x0: Int[Tensor, "B L"]) -> TaskRows:
+        """Rows to train on; `TaskRows` takes padding out of the targets."""
+        return TaskRows(tokens=x0, target=self.is_answer.expand(len(x0), -1), vocab=self.vocab)
+
+    def problems(self, x0: Int[Tensor, "B L"]) -> Problems:
+        """Rows with masks for answers: as many as the answer has tokens if `end` is "none", else to the end."""
+        pad, mask = self.vocab.pad_id, self.vocab.mask_id
+        is_open = self.is_answer & (x0 != pad) if self.end == "none" else self.is_answer.expand_as(x0)
+        x = x0.masked_fill(is_open, mask)
+        segment = (x != pad).long() if bool((x == pad).any()) else None
+        return Problems(canvas=Canvas.of(x, vocab=self.vocab, segment=segment), x0=x0)
+
+    def correct(self, problems: Problems, x: Int[Tensor, "B M"]) -> Bool[Tensor, " B"]:
+        """Whether each row is the prompt and then exactly the answer: one token more or less is wrong.
+
+        Rows may have any number of positions, and padding anywhere; what an EOS follows is not read.
+        """
+        written, known = self._bare(x), self._bare(problems.x0)
+        width = max(written.shape[1], known.shape[1])
+        pads = [F.pad(t, (0, width - t.shape[1]), value=self.vocab.pad_id) for t in (written, known)]
+        same: Tensor = (pads[0] == pads[1]).all(-1)
+        return same
+
+    def parts(self, row: Int[Tensor, " L"]) -> tuple[list[int], list[int]]:
+        """The prompt and the answer of a row, without padding and EOS."""
+        none = {self.vocab.pad_id, self.vocab.eos_id}
+        tokens = row.tolist()
+        prompt, answer = tokens[: self.prompt], tokens[self.prompt :]
+        return [i for i in prompt if i not in none], [i for i in answer if i not in none]
+
+    def _bare(self, x: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
+        """Rows up to their first EOS, padding moved to the end."""
+        pad = self.vocab.pad_id
+        x = x.masked_fill((x == self._eos_id).cumsum(-1) > 0, pad)
+        return x.gather(1, (x == pad).long().argsort(dim=-1, stable=True))
+
+    @property
+    def _eos_id(self) -> int:
+        assert self.vocab.eos_id is not None
+        return self.vocab.eos_id
