@@ -244,13 +244,27 @@ def test_copies_of_a_prompt_differ_and_nothing_else_matters():
     assert all(isinstance(w, Written) for w in made)
 
 
-def test_a_prompt_that_leaves_no_room_is_cut_and_too_long_a_canvas_refused():
+def test_a_prompt_that_leaves_no_room_is_cut():
     made = write_until(subject(max_length=10), ["abcabcabc"], Writing(max_gen_toks=4))[0]
-    assert made.cut == 3
-    with pytest.raises(ValueError, match="max_gen_toks=11: the model reads 10 tokens"):
-        write_until(subject(max_length=10), ["a"], Writing(max_gen_toks=11))
+    assert (made.cut, made.short) == (3, 0)
+    assert write_until(subject(max_length=10), ["cabcabc"], Writing(max_gen_toks=9))[0].cut == 6
     with pytest.raises(ValueError, match="writes from left to right"):
         write_until(subject("arm"), ["a"], Writing(max_gen_toks=2, sampler="maskgit"))
+
+
+@pytest.mark.parametrize("kind", ["mdm", "arm"])
+def test_a_text_longer_than_the_model_gets_what_the_prompt_leaves(kind):
+    """The prompt keeps half of the model; the text is the one that was asked for in that length."""
+    me, wide = subject(kind, max_length=10), subject(kind, max_length=24)
+    prompts = ["a", "abcabcabc", "abca"]
+    made = write_until(me, prompts, Writing(max_gen_toks=64))
+    assert [w.short for w in made] == [55, 59, 58]
+    assert [w.cut for w in made] == [0, 4, 0]
+    for got, prompt, size in zip(made, ("a", "bcabc", "abca"), (9, 5, 6)):
+        assert got.text == write_until(wide, [prompt], Writing(max_gen_toks=size))[0].text
+        alone = write_until(subject(kind, max_length=10, rows_per_pass=1), [prompt], Writing(max_gen_toks=64))[0]
+        assert (alone.text, alone.short) == (got.text, got.short)
+    assert any(w.text for w in made)
 
 
 def test_every_generation_kwarg_is_honoured_or_named():

@@ -139,6 +139,16 @@ def test_default_results_lie_in_the_run(tiny_runs, questions, capsys):
     capsys.readouterr()
 
 
+def test_what_is_cut_is_said_once(tiny_runs, tmp_path, capsys):
+    """The model reads 32 tokens."""
+    rows = [{"prompt": "x" * n, "target": "y", "max_gen_toks": t} for n, t in ((3, 4), (40, 4), (40, 8), (3, 256))]
+    (tmp_path / "w.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert main(["eval", str(tiny_runs.mdm), "--tasks", str(tmp_path / "w.jsonl"), "--no-cache", "--quiet"]) == 0
+    *_, cut, short = capsys.readouterr().out.splitlines()
+    assert cut == "w: 2 prompts were cut on the left, as the model reads no more"
+    assert short == "w: 1 texts had less room than was asked for, as the model reads no more"
+
+
 def test_a_killed_evaluation_goes_on_where_it_was(tiny_runs, tmp_path, capsys):
     """kill -9 in the middle: what was kept is whole, the rest is done, the figures are those of an unbroken run."""
     path, cache = tmp_path / "many.jsonl", tmp_path / "kept"

@@ -154,6 +154,8 @@ def shown(made: "list[TaskResult]") -> str:
             notes.append(f"{r.task}: the winner of {r.unsettled} questions is not settled by the draws")
         if r.cut:
             notes.append(f"{r.task}: {r.cut} prompts were cut on the left, as the model reads no more")
+        if r.short:
+            notes.append(f"{r.task}: {r.short} texts had less room than was asked for, as the model reads no more")
     columns = ["task", "metric", "value", "chance", "questions", "estimator", "guidance", "passes"]
     parts = [table(columns, rows)]
     if trials:

@@ -43,6 +43,7 @@ class TaskResult:
         measure: what answers were ranked by: "bound", "likelihood", "score", or "text" that was written.
         unsettled: questions whose winner the draws did not settle.
         cut: questions whose prompt was cut on the left.
+        short: questions with less room to write than was asked for.
         nfe: network passes.
     """
 
@@ -56,6 +57,7 @@ class TaskResult:
     trials: tuple[Trial, ...] = ()
     unsettled: int = 0
     cut: int = 0
+    short: int = 0
     nfe: int = 0
 
 
@@ -147,5 +149,6 @@ def _completions(
         guidance=writing.guidance,
         measure="text",
         cut=sum(w.cut > 0 for w in made),
+        short=sum(w.short > 0 for w in made),
         nfe=sum(w.nfe for w in made),
     )

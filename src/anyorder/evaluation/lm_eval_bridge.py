@@ -38,6 +38,7 @@ class Tally:
         nfe: network passes.
         unsettled: documents whose winner the draws did not settle.
         cut: requests whose prompt was cut on the left.
+        short: requests with less room to write than was asked for.
         stderr: root mean square of the Monte-Carlo standard errors of log-likelihoods, nats; nan without any.
     """
 
@@ -45,7 +46,19 @@ class Tally:
     nfe: int = 0
     unsettled: int = 0
     cut: int = 0
+    short: int = 0
     stderr: float = math.nan
+
+    def plus(self, more: "Tally") -> "Tally":
+        """Both together, with the newer standard error."""
+        return Tally(
+            scored=self.scored + more.scored,
+            nfe=self.nfe + more.nfe,
+            unsettled=self.unsettled + more.unsettled,
+            cut=self.cut + more.cut,
+            short=self.short + more.short,
+            stderr=self.stderr if math.isnan(more.stderr) else more.stderr,
+        )
 
 
 class BridgeLM(LM):  # type: ignore[misc]
@@ -96,13 +109,14 @@ class BridgeLM(LM):  # type: ignore[misc]
         for where, answers, yes in zip(groups.values(), made, alone):
             same = next(greedy) if yes else (False,) * len(where)
             found |= {i: (ll, s) for i, ll, s in zip(where, log_likelihoods(answers), same)}
-        self._count(
+        more = Tally(
             scored=len(requests),
             nfe=sum(a.nfe for a in made),
             unsettled=sum(not a.settled for a in made),
             cut=sum(a.cut > 0 for a in made),
-            errors=[e for a in made for e in a.stderr],
+            stderr=_root_mean_square([e for a in made for e in a.stderr]),
         )
+        self.tally = self.tally.plus(more)
         return [self._keep("loglikelihood", requests[i], found[i]) for i in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -113,7 +127,7 @@ class BridgeLM(LM):  # type: ignore[misc]
             found.append(self._keep("loglikelihood_rolling", request, -nats))
             errors.append(error)
             self.on_done(done + 1, len(requests))
-        self._count(scored=len(requests), errors=errors)
+        self.tally = self.tally.plus(Tally(scored=len(requests), stderr=_root_mean_square(errors)))
         return found
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -121,7 +135,8 @@ class BridgeLM(LM):  # type: ignore[misc]
         how = [writing_of(request.args[1], self.writing) for request in requests]
         prompts = [request.args[0] for request in requests]
         made = written(self.subject, prompts, how, ledger=self.ledger, on_done=self.on_done)
-        self._count(nfe=sum(w.nfe for w in made), cut=sum(w.cut > 0 for w in made))
+        cut, short = sum(w.cut > 0 for w in made), sum(w.short > 0 for w in made)
+        self.tally = self.tally.plus(Tally(nfe=sum(w.nfe for w in made), cut=cut, short=short))
         return [self._keep("generate_until", request, w.text) for request, w in zip(requests, made)]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
@@ -185,18 +200,15 @@ class BridgeLM(LM):  # type: ignore[misc]
         )
         totals = [e.total() for e in made]
         value = sum(t.nats for t in totals), math.sqrt(sum(t.stderr**2 for t in totals))
-        self._count(nfe=sum(e.nfe * len(e.nats) for e in made))
+        self.tally = self.tally.plus(Tally(nfe=sum(e.nfe * len(e.nats) for e in made)))
         self.ledger.put({key: value})
         return value
-
-    def _count(
-        self, *, scored: int = 0, nfe: int = 0, unsettled: int = 0, cut: int = 0, errors: Sequence[float] = ()
-    ) -> None:
-        spread = math.sqrt(math.fsum(e * e for e in errors) / len(errors)) if errors else self.tally.stderr
-        old = self.tally
-        self.tally = Tally(old.scored + scored, old.nfe + nfe, old.unsettled + unsettled, old.cut + cut, spread)
 
     def _keep(self, kind: str, request: Instance, value: Any) -> Any:
         """Tell lm-eval's own cache, if it keeps one."""
         self.cache_hook.add_partial(kind, request.args, value)
         return value
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(v * v for v in values) / len(values)) if values else math.nan

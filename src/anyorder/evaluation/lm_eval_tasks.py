@@ -158,5 +158,6 @@ def _about(
         trials=trials,
         unsettled=bridge.tally.unsettled,
         cut=bridge.tally.cut,
+        short=bridge.tally.short,
         nfe=bridge.tally.nfe,
     )

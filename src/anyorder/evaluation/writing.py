@@ -28,7 +28,8 @@ class Writing:
 
     Args:
         until: what ends a text; it is cut before the first of them.
-        max_gen_toks: tokens written at most; for a masked model the masks of its canvas.
+        max_gen_toks: tokens written at most; for a masked model the masks of its canvas. Fewer where the model reads no
+            more (`room_for`).
         temperature, top_k, top_p, sampler, num_steps, block: as in `make_sampler`; temperature 0 is greedy. The sampler
             of a masked model is "top-prob" by default.
         guidance: scale of unsupervised classifier-free guidance.
@@ -60,11 +61,17 @@ class Writing:
 
 @dataclass(frozen=True)
 class Written:
-    """A text, the network passes it took, and how many tokens of its prompt were cut on the left."""
+    """A text and the network passes it took.
+
+    Args:
+        cut: tokens of its prompt that were cut on the left.
+        short: how many tokens fewer than `max_gen_toks` there was room for.
+    """
 
     text: str
     nfe: int
     cut: int
+    short: int
 
 
 def writing_of(kwargs: Mapping[str, object], base: Writing = Writing()) -> Writing:
@@ -125,35 +132,48 @@ def write_until(
 ) -> list[Written]:
     """A text after each prompt. A row ends with a stop string or the end of the document, and leaves the passes then.
 
-    A prompt too long for the model loses its beginning. A text depends on its prompt, the settings and the seed alone.
+    Prompt and text share the model's length as `room_for` says. A text depends on its prompt, the settings and the seed
+    alone.
 
     Args:
         copies: tells prompts apart that are asked more than once; by default all are the first copy.
     Raises:
-        ValueError: no room for a prompt beside the canvas, or settings out of range.
+        ValueError: settings out of range.
     """
     if subject.kind == "arm" and writing.sampler not in (None, *FOR_CAUSAL):
         raise ValueError(
             f"sampler={writing.sampler!r}: an autoregressive model writes from left to right; use 'causal'"
         )
-    room = subject.max_length - writing.max_gen_toks
-    if room < 0:
-        raise ValueError(f"max_gen_toks={writing.max_gen_toks}: the model reads {subject.max_length} tokens; say fewer")
+    room = room_for(writing.max_gen_toks, length=subject.max_length)
     fitted = [subject.fitted(subject.after_bos(subject.encode(prompt)), room=room) for prompt in prompts]
-    heads, cuts = [ids for ids, _ in fitted], [cut for _, cut in fitted]
+    heads = [ids for ids, _ in fitted]
+    sizes = [min(writing.max_gen_toks, subject.max_length - len(head)) for head in heads]
     made: dict[int, Written] = {}
     order = sorted(range(len(heads)), key=lambda i: len(heads[i]))
     for start in range(0, len(order), subject.rows_per_pass):
         part = order[start : start + subject.rows_per_pass]
         chosen = [0 if copies is None else copies[i] for i in part]
-        texts = _write(subject, [heads[i] for i in part], chosen, writing)
-        made |= {i: Written(text, nfe, cuts[i]) for i, (text, nfe) in zip(part, texts)}
+        texts = _write(subject, [(heads[i], sizes[i]) for i in part], chosen, writing)
+        for i, (text, nfe) in zip(part, texts):
+            made[i] = Written(text, nfe, cut=fitted[i][1], short=writing.max_gen_toks - sizes[i])
     return [made[i] for i in range(len(heads))]
 
 
-def _write(subject: Subject, heads: list[list[int]], copies: list[int], writing: Writing) -> list[tuple[str, int]]:
+def room_for(max_gen_toks: int, *, length: int) -> int:
+    """Tokens of a prompt at most beside a text of `max_gen_toks` in a model of this length.
+
+    What the text leaves, as in lm-eval. A text as long as the model leaves nothing: the prompt then has half, and the
+    text what the prompt leaves.
+    """
+    return length - max_gen_toks if max_gen_toks < length else length // 2
+
+
+def _write(
+    subject: Subject, rows: list[tuple[list[int], int]], copies: list[int], writing: Writing
+) -> list[tuple[str, int]]:
+    """Texts and passes of rows: a prompt and how many tokens to write."""
     vocab = subject.tokenizer.vocab
-    canvas, body = canvas_of(subject, [(h, [subject.model.vocab.mask_id] * writing.max_gen_toks) for h in heads])
+    canvas, body = canvas_of(subject, [(head, [subject.model.vocab.mask_id] * size) for head, size in rows])
     inner = make_sampler(
         writing.sampler or DEFAULT_SAMPLER[subject.kind],
         num_steps=writing.num_steps,
@@ -178,10 +198,9 @@ def _write(subject: Subject, heads: list[list[int]], copies: list[int], writing:
 
     fill = 0 if eos is None else eos
     sampler = Stopping(inner, done, fill)
-    rows = _named(canvas, copies)
-    sample = generate(sampler, _model(subject, writing), rows, noise=stream(writing.seed, "write"))
+    sample = generate(sampler, _model(subject, writing), _named(canvas, copies), noise=stream(writing.seed, "write"))
     written = [x[mine].tolist() for x, mine in zip(sample.canvas.x, body)]
-    texts = [writing.cut(_after(subject, head, own(ids))) for head, ids in zip(heads, written)]
+    texts = [writing.cut(_after(subject, head, own(ids))) for (head, _), ids in zip(rows, written)]
     return list(zip(texts, sample.nfe.tolist()))
 
 
