@@ -266,6 +266,7 @@ def test_files_and_folders_are_read_by_name(tmp_path):
         (["--tasks", "continuation", "--estimator", "exact"], "takes 'count' or 'chain'"),
         (["--tasks", "continuation", "--limit", "0"], "must be >= 1 question"),
         (["--tasks", "continuation", "--out", "no/where.json"], "no: no such folder"),
+        (["--tasks", "continuation", "--greedy", "yes"], "greedy='yes': must be one of auto, always, never"),
         (["--task", "continuation"], "--tasks"),
     ],
 )

@@ -47,6 +47,8 @@ DOCS = [  # the chain is right about three of five
 KINDS = {
     "own_choice": 'output_type: multiple_choice\ndoc_to_choice: "{{choices}}"\ndoc_to_target: "{{gold}}"\n'
     "metric_list:\n  - metric: acc\n  - metric: acc_norm\n",
+    "own_exact": 'output_type: multiple_choice\ndoc_to_choice: "{{choices + [best]}}"\ndoc_to_target: 3\n'
+    "metric_list:\n  - metric: exact_match\n",
     "own_lambada": 'output_type: loglikelihood\ndoc_to_target: "{{best}}"\n'
     "metric_list:\n  - metric: acc\n  - metric: perplexity\n",
     "own_rolling": 'output_type: loglikelihood_rolling\ndoc_to_target: "{{text}}"\n'
@@ -95,11 +97,11 @@ def tasks(tmp_path_factory):
 DEFAULT = (Scoring(),)
 
 
-def run(name, tasks, kind="mdm", *, settings=DEFAULT, limit=None, **bridge):
+def run(name, tasks, kind="mdm", *, settings=DEFAULT, limit=None, greedy="auto", **bridge):
     made = []
 
     def bridge_of(scoring):
-        made.append(BridgeLM(subject(kind, **bridge), scoring=scoring))
+        made.append(BridgeLM(subject(kind, **bridge), scoring=scoring, greedy=greedy))
         return made[-1]
 
     return run_task(bridge_of, name, settings=list(settings), manager=tasks[1], limit=limit), made
@@ -138,6 +140,16 @@ def test_lambada_s_accuracy_is_greedy_writing_and_its_perplexity_exact(tasks):
             assert 0 < sum(true) < 5
             assert made.metrics["acc"].value == pytest.approx(sum(true) / 5)
         assert bridges[0].tally.scored == 5
+
+
+def test_exact_match_of_several_answers_needs_the_check(tasks):
+    """The metric reads of the right answer whether it is what the model writes."""
+    whole = [(d["ctx"].rstrip(), d["ctx"] + d["best"]) for d in tasks[0]]
+    true = [greedy_after(c, len(w) - len(c)) == LETTERS.encode(w[len(c) :]) for c, w in whole]
+    assert 0 < sum(true) < 5
+    for greedy, value in (("always", sum(true) / 5), ("auto", 0.0), ("never", 0.0)):
+        made, _ = run("own_exact", tasks, "arm", greedy=greedy)
+        assert made.metrics["exact_match"].value == pytest.approx(value)
 
 
 def test_documents_of_any_length_have_their_bits_per_byte(tasks):

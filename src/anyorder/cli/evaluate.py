@@ -42,6 +42,12 @@ def parser_of() -> Parser:
     add("--block", type=int, metavar="N", help="write block by block, N tokens each; a stop string then ends it early")
     add("--temperature", type=float, default=0.0, metavar="T", help="of tasks that write (default 0, greedy)")
     add("--context", type=int, default=0, metavar="N", help="tokens that windows of long documents share (default 0)")
+    add(
+        "--greedy",
+        default="auto",
+        metavar="WHEN",
+        help="check if answers of lm-eval tasks are what is written greedily",
+    )
     add("--fewshot", type=int, metavar="N", help="examples in each prompt of lm-eval tasks (default the task's)")
     add("--chat", action="store_true", help="lm-eval prompts through the model's chat template")
     add("--include", type=Path, metavar="DIR", help="folder of lm-eval task files (YAML) of one's own")
@@ -82,6 +88,7 @@ def eval(args: list[str]) -> None:
         chat=found.chat,
         include=found.include,
         context=found.context,
+        greedy=found.greedy,
         cache=found.cache,
         keep=not found.no_cache,
     )

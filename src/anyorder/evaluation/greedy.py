@@ -10,6 +10,14 @@ from anyorder.likelihood.conditional import Question
 from anyorder.samplers.base import steps
 from anyorder.samplers.presets import make_sampler
 
+WHEN = ("auto", "always", "never")
+
+
+def check_when(greedy: str) -> None:
+    """That this says when `is_greedy` is worth its passes; ValueError otherwise."""
+    if greedy not in WHEN:
+        raise ValueError(f"greedy={greedy!r}: must be one of {', '.join(WHEN)}")
+
 
 @torch.no_grad()
 def is_greedy(subject: Subject, questions: Sequence[Question], *, guidance: float = 0.0) -> list[tuple[bool, ...]]:

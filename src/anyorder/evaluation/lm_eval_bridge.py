@@ -17,14 +17,13 @@ from lm_eval.api.model import LM
 
 from anyorder.evaluation.answers import Scoring, encode_question, key_of, log_likelihoods
 from anyorder.evaluation.chat import ChatTemplate
-from anyorder.evaluation.greedy import is_greedy
+from anyorder.evaluation.greedy import check_when, is_greedy
 from anyorder.evaluation.ledger import Ledger
 from anyorder.evaluation.remembered import OnDone, answered, nobody, written
 from anyorder.evaluation.subject import Subject, name_of, stream
 from anyorder.evaluation.writing import Writing, writing_of
 from anyorder.likelihood.rolling import rolling, windows
 
-GREEDY = ("auto", "always", "never")
 SCORING, WRITING = Scoring(), Writing()  # as the model's kind has them
 ROLLING_DRAWS = 32  # masked copies of each window where no number is given
 
@@ -68,7 +67,7 @@ class BridgeLM(LM):  # type: ignore[misc]
         scoring: how answers are scored. Those of one document with one context share their masks.
         writing: what `generation_kwargs` do not say.
         greedy: when `is_greedy` is worth its passes: "auto", where a document has a single continuation (LAMBADA);
-            elsewhere it is False, which multiple choice does not read.
+            "always", also for tasks of several answers whose metric is exact_match; "never". Elsewhere it is False.
         context: tokens that each window of a long document but the first reads without scoring them.
         chat: the template for `apply_chat_template`.
     Raises:
@@ -88,8 +87,7 @@ class BridgeLM(LM):  # type: ignore[misc]
         on_done: OnDone = nobody,
     ) -> None:
         super().__init__()
-        if greedy not in GREEDY:
-            raise ValueError(f"greedy={greedy!r}: must be one of {', '.join(GREEDY)}")
+        check_when(greedy)
         self.plain = self.subject = subject
         self.scoring, self.writing, self.greedy, self.context = scoring, writing, greedy, context
         self.chat, self.ledger, self.on_done = chat, ledger or Ledger(None), on_done

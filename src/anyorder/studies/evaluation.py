@@ -11,6 +11,7 @@ from anyorder.api.answering import subject_of
 from anyorder.evaluation.accuracy import TaskResult, evaluate
 from anyorder.evaluation.answers import Scoring
 from anyorder.evaluation.chat import read_template, special_tokens
+from anyorder.evaluation.greedy import check_when
 from anyorder.evaluation.judges import run_of
 from anyorder.evaluation.ledger import Ledger
 from anyorder.evaluation.lm_eval_tasks import is_installed, run_task, task_manager
@@ -39,10 +40,12 @@ class Wishes:
         bos: a special token of the tokenizer to read before every prompt (MDM); None: nothing.
         limit: questions of each task.
         writing: for tasks that write.
-        num_fewshot, chat, include, context: for lm-eval tasks: examples in a prompt, whether prompts go through the
-            model's chat template, a folder of YAML files, and as in `BridgeLM`.
+        num_fewshot, chat, include, context, greedy: for lm-eval tasks: examples in a prompt, whether prompts go through
+            the model's chat template, a folder of YAML files, and as in `BridgeLM`.
         cache: folder of the results' files; None: "eval" in the run's folder.
         keep: whether results are kept at all.
+    Raises:
+        ValueError: an unknown `greedy`.
     """
 
     tasks: tuple[str, ...]
@@ -57,8 +60,12 @@ class Wishes:
     chat: bool = False
     include: Path | None = None
     context: int = 0
+    greedy: str = "auto"
     cache: Path | None = None
     keep: bool = True
+
+    def __post_init__(self) -> None:
+        check_when(self.greedy)
 
     def settings(self, kind: str, recipe: Recipe = NO_RECIPE) -> list[Scoring]:
         """The settings to try on a task, the recipe's where nothing was asked for; a recipe is for masked models.
@@ -182,6 +189,7 @@ def _one(
             scoring=scoring,
             writing=replace(wishes.writing, guidance=scoring.guidance),
             context=wishes.context,
+            greedy=wishes.greedy,
             chat=chat,
             ledger=ledger,
             on_done=on_done,
