@@ -17,6 +17,7 @@ from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.types import Canvas
+from anyorder.likelihood.once import ask_once
 from anyorder.likelihood.packing import packed
 
 
@@ -189,13 +190,16 @@ def masked_nll(
     draws: int,
     rows_per_pass: int,
 ) -> Float[Tensor, "B D"]:
-    """Sum of -log p over the masked targets of every (row, draw), nats, float64."""
+    """Sum of -log p over the masked targets of every (row, draw), nats, float64.
+
+    A pass holds the same draw of rows that follow each other, so that answers with masks in common meet in it.
+    """
     count, device = len(rows.tokens), rows.tokens.device
     total = torch.zeros(count * draws, dtype=torch.float64, device=device)
     for start in range(0, count * draws, rows_per_pass):
         flat = torch.arange(start, min(start + rows_per_pass, count * draws), device=device)
-        row = flat // draws
-        at = corrupt(row, flat % draws)
+        row = flat % count
+        at = corrupt(row, flat // count)
         live = at.any(-1)  # a row without masks costs nothing
         flat, row, at = flat[live], row[live], at[live]
         if not len(flat):
@@ -207,9 +211,9 @@ def masked_nll(
             segment=None if rows.segment is None else rows.segment[row],
             row_id=rows.row_id[row],
         )
-        nll = -log_prob_of(model(canvas, at), rows.tokens[row][at])
+        nll = -log_prob_of(ask_once(model, canvas, at), rows.tokens[row][at])
         total = total.index_add(0, flat[at.nonzero()[:, 0]], nll)
-    return total.view(count, draws)
+    return total.view(draws, count).T
 
 
 def summary(means: Float[Tensor, "B R"], *, num_tokens: Int[Tensor, " B"], nfe: int, estimator: str) -> Estimate:

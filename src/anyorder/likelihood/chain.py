@@ -11,6 +11,7 @@ from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
 from anyorder.likelihood.bound import Estimate
+from anyorder.likelihood.once import ask_once
 
 
 def exact_causal(
@@ -71,7 +72,7 @@ def chain_rule(
             segment=None if segment is None else segment[r],
             row_id=ids[r],
         )
-        logits = model(canvas, position[r] == c[:, None])
+        logits = ask_once(model, canvas, position[r] == c[:, None])
         nats = nats.index_add(0, r, -log_prob_of(logits, tokens[r, c]))
     sizes = target.sum(-1)
     passes = int(sizes.max()) * model.nfe if len(sizes) else 0

@@ -59,7 +59,7 @@ class Answered:
         stderr: its Monte-Carlo standard error, 0 for exact values.
         lead: how far the best answer is ahead of the next one, with the masks in common.
         settled: whether the best is the best at the asked level; always so for exact values.
-        nfe: passes of all its answers together.
+        nfe: passes of all its answers together; one that several answers share counts for each.
     """
 
     nats: tuple[float, ...]
@@ -114,7 +114,8 @@ def score_answers(
         arXiv:2410.18514, appendix C.2; arXiv:2502.09992, equation 14.
     """
     _check(estimator, draws, level)
-    lines = _lines(questions, exact=estimator != "count")
+    asked = [_lines(index, question, exact=estimator != "count") for index, question in enumerate(questions)]
+    lines = [line for mine in asked for line in mine]
     where = device or torch.device("cpu")
     exact = [line for line in lines if line.exact]
     for part, rows in _batches(exact, where, by_size=estimator == "count"):
@@ -136,8 +137,8 @@ def score_answers(
             )
             for line, more in zip(part, means.cpu()):
                 line.means, line.nfe = torch.cat([line.means, more]), line.nfe + count * model.nfe
-        live = {q for q in live if not _lead(lines, q, level / len(rounds))[1]}
-    return [_answered(lines, q, estimator, level / len(rounds)) for q in range(len(questions))]
+        live = {q for q in live if not _lead(asked[q], level / len(rounds))[1]}
+    return [_answered(mine, estimator, level / len(rounds)) for mine in asked]
 
 
 def _exactly(model: Denoiser, rows: Rows, estimator: str, rows_per_pass: int) -> Estimate:
@@ -161,11 +162,10 @@ def _check(estimator: str, draws: int | None, level: float) -> None:
         raise ValueError(f"level={level}: must be in (0, 1), the chance of a wrong winner")
 
 
-def _lines(questions: Sequence[Question], *, exact: bool) -> list[Line]:
-    none = torch.zeros(0, dtype=torch.float64)
+def _lines(index: int, question: Question, *, exact: bool) -> list[Line]:
+    name, none = question.row_id, torch.zeros(0, dtype=torch.float64)
     return [
-        Line(index, question.row_id, question.prompt + answer, len(answer), exact or len(answer) <= SHORT, none)
-        for index, question in enumerate(questions)
+        Line(index, name, question.prompt + answer, len(answer), exact or len(answer) <= SHORT, none)
         for answer in question.answers
     ]
 
@@ -195,17 +195,15 @@ def _batches(lines: list[Line], device: torch.device, *, by_size: bool) -> Itera
         )
 
 
-def _lead(lines: list[Line], question: int, level: float) -> tuple[Lead, bool]:
-    """How far ahead the best answer is, and whether that settles it."""
-    mine = [line.means for line in lines if line.question == question]
-    count = max(len(means) for means in mine)
-    lead = lead_of(torch.stack([means.expand(count) if len(means) == 1 else means for means in mine]))
+def _lead(mine: list[Line], level: float) -> tuple[Lead, bool]:
+    """How far ahead the best of a question's answers is, and whether that settles it."""
+    count = max(len(line.means) for line in mine)
+    lead = lead_of(torch.stack([line.means.expand(count) if len(line.means) == 1 else line.means for line in mine]))
     return lead, lead.settled(level)
 
 
-def _answered(lines: list[Line], question: int, estimator: str, level: float) -> Answered:
-    mine = [line for line in lines if line.question == question]
-    lead, settled = _lead(lines, question, level)
+def _answered(mine: list[Line], estimator: str, level: float) -> Answered:
+    lead, settled = _lead(mine, level)
     return Answered(
         nats=tuple(float(line.means.mean()) for line in mine),
         stderr=tuple(0.0 if line.exact else float(line.means.std() / len(line.means) ** 0.5) for line in mine),
