@@ -7,7 +7,8 @@ import torch
 
 from anyorder.core.noise import Noise
 from anyorder.data.tasks import Zebra
-from anyorder.data.tasks.zebra import arrangements, count_solutions, deduced, make_clues, statements, truth
+from anyorder.data.tasks.zebra import arrangements, count_solutions, make_clues, statements, truth
+from anyorder.data.tasks.zebra_logic import deduced
 
 NOISE = Noise.of(4)
 

@@ -9,8 +9,15 @@ from anyorder.data.tasks.nae_sat import NaeSat
 from anyorder.data.tasks.star import Star
 from anyorder.data.tasks.sudoku import Sudoku
 from anyorder.data.tasks.zebra import Zebra
+from anyorder.data.tasks.zebra_triples import ZebraTriples
 
-TASKS: Final[dict[str, type[Task]]] = {"sudoku": Sudoku, "zebra": Zebra, "nae-sat": NaeSat, "star": Star}
+TASKS: Final[dict[str, type[Task]]] = {
+    "sudoku": Sudoku,
+    "zebra": Zebra,
+    "zebra-triples": ZebraTriples,
+    "nae-sat": NaeSat,
+    "star": Star,
+}
 
 
 def make_task(spec: str) -> Task:
@@ -34,4 +41,15 @@ def make_task(spec: str) -> Task:
     return TASKS[name](**options)
 
 
-__all__ = ["TASKS", "NaeSat", "Problems", "Star", "Sudoku", "Task", "ValidatedTask", "Zebra", "make_task"]
+__all__ = [
+    "TASKS",
+    "NaeSat",
+    "Problems",
+    "Star",
+    "Sudoku",
+    "Task",
+    "ValidatedTask",
+    "Zebra",
+    "ZebraTriples",
+    "make_task",
+]

@@ -80,7 +80,7 @@ class Layout:
 
         Rows may have any number of positions, and padding anywhere; what an EOS follows is not read.
         """
-        written, known = self._bare(x), self._bare(problems.x0)
+        written, known = self.bare(x), self.bare(problems.x0)
         width = max(written.shape[1], known.shape[1])
         pads = [F.pad(t, (0, width - t.shape[1]), value=self.vocab.pad_id) for t in (written, known)]
         same: Tensor = (pads[0] == pads[1]).all(-1)
@@ -93,7 +93,7 @@ class Layout:
         prompt, answer = tokens[: self.prompt], tokens[self.prompt :]
         return [i for i in prompt if i not in none], [i for i in answer if i not in none]
 
-    def _bare(self, x: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
+    def bare(self, x: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
         """Rows up to their first EOS, padding moved to the end."""
         pad = self.vocab.pad_id
         x = x.masked_fill((x == self._eos_id).cumsum(-1) > 0, pad)

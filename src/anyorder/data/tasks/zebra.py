@@ -22,6 +22,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.rows import TaskRows
 from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.zebra_logic import allowed, deduced
 from anyorder.data.tokenizer import SymbolTokenizer
 
 RELATIONS: Final = "=#<-~!"  # same house, other houses, somewhere left of, just left of, side by side, at an end
@@ -33,14 +34,6 @@ NUMBERS: Final = "1234567"  # of houses: a clue may name one, as if houses had a
 MOST_ARRANGEMENTS: Final = 400_000
 WIDTH: Final = 3  # tokens of a clue: value, relation, value or house; after "at an end" a blank
 BATCH: Final = 64
-
-
-def allowed(houses: int) -> Bool[Tensor, "R H H"]:
-    """Which pairs of houses each relation allows."""
-    first, second = torch.arange(houses)[:, None], torch.arange(houses)
-    end = (first == 0) | (first == houses - 1)
-    step = second - first
-    return torch.stack([step == 0, step != 0, step > 0, step == 1, step.abs() == 1, (step == 0) & end])
 
 
 @cache
@@ -103,35 +96,6 @@ def count_solutions(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int
                 holds = holds & tables[r][where[:, x], where[:, y]]
         counts.append(int(holds.sum()))
     return torch.tensor(counts, dtype=torch.int64)
-
-
-def deduced(clues: Int[Tensor, "B K 3"], *, houses: int, attributes: int) -> Bool[Tensor, " B"]:
-    """Whether each puzzle is solved by looking at one clue at a time, and at one value or house at a time.
-
-    Repeatedly: a house is struck off for a value if a clue leaves the other value nowhere to be; a value with one
-    house left takes it from the others of its attribute; a house that only one value can be in gets it.
-    """
-    size = houses * attributes
-    numbers = torch.eye(houses, dtype=torch.bool).expand(len(clues), -1, -1)
-    can = torch.cat([torch.ones(len(clues), size, houses, dtype=torch.bool), numbers], 1)
-    x, relation, y = clues.unbind(-1)
-    everything = torch.ones(1, houses, houses, dtype=torch.bool)
-    table = torch.cat([allowed(houses), everything])[relation].float()  # (B, K, H, H); -1 allows all
-    row = torch.arange(len(clues))[:, None].expand_as(x)
-    while True:
-        before = can
-        for own, other, between in ((x, y, table), (y, x, table.transpose(-1, -2))):
-            left = (between @ can[row, other].float()[..., None])[..., 0] > 0  # (B, K, H)
-            can = can.long().index_put((row, own), -(~left).long(), accumulate=True) > 0
-        board = can.reshape(-1, attributes + 1, houses, houses)  # (B, attribute, value, house)
-        for axis in (-1, -2):
-            alone = board & (board.sum(axis, keepdim=True) == 1)
-            taken = alone.any(-2 if axis == -1 else -1, keepdim=True)
-            board = board & (alone | ~taken)
-        can = board.flatten(1, 2)
-        if torch.equal(can, before):
-            done: Tensor = (can.sum(-1) == 1).all(-1)
-            return done
 
 
 def make_clues(count: int, holds: Bool[Tensor, "C A"], *, noise: Noise) -> Iterator[list[int]]:
