@@ -253,6 +253,27 @@ def test_exact_match_checks_the_length(end):
         assert not task.correct(problems, endless).any()
 
 
+@pytest.mark.parametrize("end", ["fill", "once", "none"])
+def test_prompts_for_insertion_are_open_at_their_end(end):
+    task = Star(level="medium", end=end, num_test=50)
+    problems, vocab = task.test(noise=NOISE), task.tokenizer.vocab
+    canvas = task.layout.to_insert(problems, spare=3)
+    assert canvas.x.shape == (50, 1 + 33 + 10 + 3)
+    written = []
+    for row, keep, is_open, x0 in zip(canvas.x, canvas.valid, canvas.window, problems.x0):
+        prompt, answer = task.layout.parts(x0)
+        assert row[keep].tolist() == [vocab.eos_id, *prompt]
+        assert is_open.nonzero().flatten().tolist() == [len(prompt)]
+        written.append([vocab.eos_id, *prompt, *answer] + [vocab.pad_id] * (46 - len(prompt) - len(answer)))
+    assert torch.equal(canvas.fixed, canvas.valid)
+    assert torch.equal(canvas.row_id, problems.canvas.row_id)
+    assert bool(task.correct(problems, torch.tensor(written)).all())
+    longer = torch.tensor(written)
+    longer = longer.scatter(1, (longer != vocab.pad_id).sum(-1, keepdim=True), 0)
+    assert not task.correct(problems, longer).any()
+    assert not task.correct(problems, canvas.x).any()
+
+
 def test_a_run_is_validated_on_graphs_that_are_not_its_test():
     task = make_task("star:level=medium,end=once,num_train=40,num_valid=20,num_test=30")
     assert isinstance(task, ValidatedTask)

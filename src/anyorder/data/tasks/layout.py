@@ -29,7 +29,8 @@ class Layout:
         end: what follows an answer. "fill": EOS up to the end of the row, all of them targets; from these a model that
             fills a canvas learns how long answers are, and an ARM learns to stop. "once": one EOS, a target, then
             padding: the customary rows of an ARM. "none": padding alone, so the targets are exactly the tokens an
-            insertion model may drop; a masked model that writes such rows is told the length of the answer.
+            insertion model may drop (an EOS at the end does not count there, so "once" will do as well); a masked model
+            that writes such rows is told the length of the answer.
         vocab: with an EOS, which prompts and answers do not hold.
     """
 
@@ -75,10 +76,25 @@ class Layout:
         segment = (x != pad).long() if bool((x == pad).any()) else None
         return Problems(canvas=Canvas.of(x, vocab=self.vocab, segment=segment), x0=x0)
 
+    def to_insert(self, problems: Problems, *, spare: int) -> Canvas:
+        """The prompts as an insertion model reads them: after an EOS, from the left, open behind their last token.
+
+        Args:
+            spare: positions beyond those of the longest prompt and answer, so that an answer can become too long; an
+                answer that fills its row looks finished.
+        """
+        prompt = problems.x0[:, : self.prompt]
+        first = torch.full_like(prompt[:, :1], self._eos_id)
+        held = self.bare(prompt)
+        x = F.pad(torch.cat([first, held], 1), (0, self.answer + spare), value=self.vocab.pad_id)
+        segment = (x != self.vocab.pad_id).long()
+        last = torch.arange(x.shape[1]) == segment.sum(-1, keepdim=True) - 1
+        return Canvas(x=x, fixed=segment > 0, window=last, segment=segment, row_id=problems.canvas.row_id)
+
     def correct(self, problems: Problems, x: Int[Tensor, "B M"]) -> Bool[Tensor, " B"]:
         """Whether each row is the prompt and then exactly the answer: one token more or less is wrong.
 
-        Rows may have any number of positions, and padding anywhere; what an EOS follows is not read.
+        Rows may have any number of positions, an EOS in front, padding anywhere; what follows an EOS is not read.
         """
         written, known = self.bare(x), self.bare(problems.x0)
         width = max(written.shape[1], known.shape[1])
@@ -94,8 +110,10 @@ class Layout:
         return [i for i in prompt if i not in none], [i for i in answer if i not in none]
 
     def bare(self, x: Int[Tensor, "B M"]) -> Int[Tensor, "B M"]:
-        """Rows up to their first EOS, padding moved to the end."""
+        """Rows up to the EOS that ends them, padding moved to the end; an EOS in front of everything is left out."""
         pad = self.vocab.pad_id
+        leads = (x == self._eos_id) & ((x != pad).cumsum(-1) == 1)
+        x = x.masked_fill(leads, pad)
         x = x.masked_fill((x == self._eos_id).cumsum(-1) > 0, pad)
         return x.gather(1, (x == pad).long().argsort(dim=-1, stable=True))
 
