@@ -8,6 +8,7 @@ from chain_subject import LETTERS, ORACLE, logp, subject
 
 from anyorder.core.noise import Noise
 from anyorder.evaluation.answers import Scoring, answer_questions, answers_key, encode_question
+from anyorder.evaluation.documents import score_documents
 from anyorder.evaluation.greedy import is_greedy
 from anyorder.evaluation.writing import Writing, write_until
 from anyorder.testing.oracle import MarkovOracle
@@ -57,6 +58,18 @@ def test_text_is_written_and_held_to_be_greedy_behind_it():
     (made,) = write_until(me, [""], Writing(max_gen_toks=1))
     assert made.text == LETTERS.decode([best])
     assert write_until(behind(max_length=6), ["abcabc"], Writing(max_gen_toks=2))[0].cut == 3
+
+
+@pytest.mark.parametrize("estimator", ["count", "chain"])
+def test_documents_are_scored_behind_it(estimator):
+    """It stands before the first window alone; a chain needs one token of context."""
+    texts = ["ab", "cabc abc"]
+    made = score_documents(behind(max_length=5), texts, Scoring(estimator=estimator, draws=256), context=1)
+    for text, got in zip(texts, made):
+        assert abs(got.nats + after(text)) <= 4 * got.stderr + 1e-9
+        assert got.num_tokens == len(text)
+    with pytest.raises(ValueError, match="no tokens"):
+        score_documents(behind(), [""], Scoring())
 
 
 def test_results_are_not_taken_for_those_without():

@@ -168,6 +168,21 @@ def test_documents_of_any_length_have_their_bits_per_byte(tasks):
     assert near == pytest.approx(whole[:1]), "a chain needs one token of context"
 
 
+def test_documents_have_the_same_values_alone_and_together(monkeypatch):
+    texts = ["abcab" * 9, "ca", "cab a" * 4, "b" * 24, "ca"]
+    together = BridgeLM(subject(max_length=12)).loglikelihood_rolling([ask("rolling", t) for t in texts])
+    assert together[1] == together[4]
+    for text, value in zip(texts, together):
+        (alone,) = BridgeLM(subject(max_length=12, rows_per_pass=5)).loglikelihood_rolling([ask("rolling", text)])
+        assert alone == pytest.approx(value, abs=1e-9)
+    monkeypatch.setattr("anyorder.evaluation.remembered.AT_ONCE", 2)
+    seen, bridge = [], BridgeLM(subject(max_length=12))
+    bridge.on_done = lambda done, total: seen.append(done)
+    assert bridge.loglikelihood_rolling([ask("rolling", t) for t in texts]) == pytest.approx(together, abs=1e-9)
+    assert seen == [1, 3, 4, 5]
+    assert bridge.tally.nfe == 32 * (4 + 1 + 2 + 2 + 1)
+
+
 def test_writing_stops_at_the_stop_string(tasks):
     made, _ = run("own_write", tasks, "arm")
     assert made.metrics["exact_match"].value == 1.0

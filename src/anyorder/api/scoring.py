@@ -1,6 +1,5 @@
 """How well a network predicts a text: windows of the text through an estimator of `anyorder.likelihood`."""
 
-import math
 from collections.abc import Sequence
 
 from anyorder.api.values import Score
@@ -49,9 +48,10 @@ def score_tokens(
         ValueError: a context outside 0..length-1.
     """
     length = model.config.max_length
-    estimates = rolling(
+    (made,) = rolling(
         model,
-        ids,
+        [ids],
+        names=[0],
         estimator="causal" if model.config.causal else "count",
         length=length,
         context=context,
@@ -62,12 +62,12 @@ def score_tokens(
         device=model.rope_cos.device,
     )
     return Score(
-        nats=sum(float(e.nats.sum()) for e in estimates),
-        stderr=math.sqrt(sum(float(e.stderr.square().sum()) for e in estimates)),
+        nats=made.nats,
+        stderr=made.stderr,
         num_tokens=len(ids),
         num_bytes=num_bytes,
-        estimator=estimates[0].estimator,
+        estimator=made.estimator,
         draws=1 if model.config.causal else draws,
-        nfe=sum(e.nfe * len(e.nats) for e in estimates),
-        windows=sum(len(e.nats) for e in estimates),
+        nfe=made.nfe,
+        windows=made.windows,
     )

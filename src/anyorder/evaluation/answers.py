@@ -193,8 +193,8 @@ def answers_key(subject: Subject, prompt: str, answers: Sequence[str], scoring: 
     return key_of(subject, "answer", prompt, list(answers), sorted(how.items()))
 
 
-def log_likelihoods(made: Answers) -> list[float]:
+def log_likelihoods(nats: Sequence[float]) -> list[float]:
     """Log-likelihoods as lm-eval wants them; a value that is no number stops the run."""
-    if any(math.isnan(n) for n in made.nats):
+    if any(math.isnan(n) for n in nats):
         raise RuntimeError("the model's log-likelihoods are no numbers; its weights may be damaged")
-    return [-n for n in made.nats]
+    return [-n for n in nats]

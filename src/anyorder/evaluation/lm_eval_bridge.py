@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
@@ -19,13 +18,11 @@ from anyorder.evaluation.answers import Scoring, encode_question, key_of, log_li
 from anyorder.evaluation.chat import ChatTemplate
 from anyorder.evaluation.greedy import check_when, is_greedy
 from anyorder.evaluation.ledger import Ledger
-from anyorder.evaluation.remembered import OnDone, answered, nobody, written
-from anyorder.evaluation.subject import Subject, name_of, stream
+from anyorder.evaluation.remembered import OnDone, answered, nobody, rolled, written
+from anyorder.evaluation.subject import Subject
 from anyorder.evaluation.writing import Writing, writing_of
-from anyorder.likelihood.rolling import rolling, windows
 
 SCORING, WRITING = Scoring(), Writing()  # as the model's kind has them
-ROLLING_DRAWS = 32  # masked copies of each window where no number is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +103,7 @@ class BridgeLM(LM):  # type: ignore[misc]
         found: dict[int, tuple[float, bool]] = {}
         for where, answers, yes in zip(groups.values(), made, alone):
             same = next(greedy) if yes else (False,) * len(where)
-            found |= {i: (ll, s) for i, ll, s in zip(where, log_likelihoods(answers), same)}
+            found |= {i: (ll, s) for i, ll, s in zip(where, log_likelihoods(answers.nats), same)}
         more = Tally(
             scored=len(requests),
             nfe=sum(a.nfe for a in made),
@@ -119,14 +116,20 @@ class BridgeLM(LM):  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """log p of whole documents of any length, in windows (`likelihood.rolling`); a bound for a masked model."""
-        found, errors = [], []
-        for done, request in enumerate(requests):
-            nats, error = self._rolled(request.args[0])
-            found.append(self._keep("loglikelihood_rolling", request, -nats))
-            errors.append(error)
-            self.on_done(done + 1, len(requests))
-        self.tally = self.tally.plus(Tally(scored=len(requests), stderr=_root_mean_square(errors)))
-        return found
+        made = rolled(
+            self.subject,
+            [request.args[0] for request in requests],
+            self.scoring,
+            context=self.context,
+            ledger=self.ledger,
+            on_done=self.on_done,
+        )
+        more = Tally(
+            scored=len(requests), nfe=sum(r.nfe for r in made), stderr=_root_mean_square([r.stderr for r in made])
+        )
+        self.tally = self.tally.plus(more)
+        values = log_likelihoods([r.nats for r in made])
+        return [self._keep("loglikelihood_rolling", request, value) for request, value in zip(requests, values)]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """What the model writes after each context until a stop string, as the request's `generation_kwargs` say."""
@@ -173,34 +176,6 @@ class BridgeLM(LM):  # type: ignore[misc]
         made = is_greedy(self.subject, questions, guidance=guidance)
         self.ledger.put({key: list(same) for key, same in zip(todo, made)})
         return [tuple(self.ledger.get(key) or ()) for key in keys]
-
-    @torch.no_grad()
-    def _rolled(self, text: str) -> tuple[float, float]:
-        """Nats of a document and their standard error."""
-        subject, estimator = self.subject, self.scoring.estimator_of(self.subject.kind)
-        draws = self.scoring.draws or ROLLING_DRAWS
-        how = dataclasses.asdict(replace(self.scoring, estimator=estimator, draws=draws))
-        key = key_of(subject, "rolling", text, sorted(how.items()), self.context)
-        if (kept := self.ledger.get(key)) is not None:
-            return float(kept[0]), float(kept[1])
-        ids = subject.encode(text)
-        windows(len(ids), length=subject.max_length, context=self.context)
-        made = rolling(
-            subject.guided(self.scoring.guidance),
-            ids,
-            estimator=estimator,
-            length=subject.max_length,
-            context=self.context,
-            draws=draws,
-            noise=stream(self.scoring.seed, "rolling").at(name_of(ids)),
-            rows_at_once=subject.rows_per_pass,
-            device=subject.device,
-        )
-        totals = [e.total() for e in made]
-        value = sum(t.nats for t in totals), math.sqrt(sum(t.stderr**2 for t in totals))
-        self.tally = self.tally.plus(Tally(nfe=sum(e.nfe * len(e.nats) for e in made)))
-        self.ledger.put({key: value})
-        return value
 
     def _keep(self, kind: str, request: Instance, value: Any) -> Any:
         """Tell lm-eval's own cache, if it keeps one."""

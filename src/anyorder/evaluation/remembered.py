@@ -1,14 +1,16 @@
 """Evaluation of many questions a few at a time, keeping each result as soon as it is there."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from anyorder.evaluation.answers import Answers, Scoring, answer_questions, answers_key, key_of
+from anyorder.evaluation.documents import document_key, score_documents
 from anyorder.evaluation.ledger import Ledger
 from anyorder.evaluation.subject import Subject
 from anyorder.evaluation.writing import Writing, Written, write_until
+from anyorder.likelihood.rolling import Rolled
 
-AT_ONCE = 64  # questions between two lines of the ledger; results do not depend on it
+AT_ONCE = 64  # questions, or windows of documents, between two lines of the ledger; results do not depend on it
 Asked = tuple[str, Sequence[str]]
 OnDone = Callable[[int, int], None]
 
@@ -37,6 +39,46 @@ def answered(
         ledger.put({key: dataclasses.asdict(a) for key, a in zip(part, made)})
         on_done(len(keys) - len(names) + start + len(part), len(keys))
     return [Answers.from_json(ledger.get(key) or {}) for key in keys]
+
+
+def rolled(
+    subject: Subject,
+    texts: Sequence[str],
+    scoring: Scoring,
+    *,
+    context: int,
+    ledger: Ledger,
+    on_done: OnDone = nobody,
+) -> list[Rolled]:
+    """`score_documents`, through the ledger.
+
+    Raises:
+        ValueError: as `score_documents`.
+    """
+    keys = [document_key(subject, text, scoring, context=context) for text in texts]
+    todo = {key: text for key, text in zip(keys, texts) if ledger.get(key) is None}
+    done = len(keys) - len(todo)
+    on_done(done, len(keys))
+    for part in _portions(subject, sorted(todo, key=lambda key: (len(todo[key]), key)), todo):
+        made = score_documents(subject, [todo[key] for key in part], scoring, context=context)
+        ledger.put({key: dataclasses.asdict(r) for key, r in zip(part, made)})
+        done += len(part)
+        on_done(done, len(keys))
+    return [Rolled(**(ledger.get(key) or {})) for key in keys]
+
+
+def _portions(subject: Subject, keys: Sequence[str], texts: Mapping[str, str]) -> Iterator[list[str]]:
+    """Documents in the order given, with about `AT_ONCE` windows together."""
+    part: list[str] = []
+    size = 0
+    for key in keys:
+        part.append(key)
+        size += 1 + len(subject.encode(texts[key])) // subject.max_length
+        if size >= AT_ONCE:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def written(

@@ -26,7 +26,7 @@ class Subject:
         identity: names the weights; what is remembered of one model is not taken for another's.
         rows_per_pass: rows of one network pass; results do not depend on it.
         specials: texts that are one token each, for prompts of a chat template; no other text is searched for them.
-        bos_id: what the model reads before every prompt and is never asked for; None: nothing.
+        bos_id: what the model reads before every prompt and document and is never asked for; None: nothing.
     Raises:
         ValueError: a `bos_id` for an autoregressive model.
     """
@@ -62,7 +62,7 @@ class Subject:
         return self.tokenizer.encode(text) if text else []
 
     def after_bos(self, ids: Sequence[int]) -> list[int]:
-        """Ids of a prompt behind `bos_id`, which is not put there twice."""
+        """Ids of a prompt or document behind `bos_id`, which is not put there twice."""
         return list(ids) if self.bos_id is None or self.bos_id in ids[:1] else [self.bos_id, *ids]
 
     def fitted(self, ids: Sequence[int], *, room: int) -> tuple[list[int], int]:

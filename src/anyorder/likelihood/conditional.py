@@ -15,13 +15,13 @@ from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.likelihood.bound import Estimate, Rows, count_means
 from anyorder.likelihood.chain import chain_rule, exact_causal
+from anyorder.likelihood.rows import bucket_of, rows_of
 from anyorder.likelihood.settle import Lead, lead_of
 from anyorder.likelihood.subsets import subset_form
 
 COMB = 4  # stratified draws behind one independent estimate
 ROUNDS = (8, 8, 16, 32, 64, 128)  # draws of each look when stopping early
 SHORT = 4  # targets up to which every set of masks (15) is cheaper than draws
-BUCKET = 8  # rows are padded to a multiple of it, so that few lengths remain
 ESTIMATORS = ("count", "chain", "causal")
 
 
@@ -174,25 +174,11 @@ def _batches(lines: list[Line], device: torch.device, *, by_size: bool) -> Itera
     """Lines of about one length together (of one number of targets, if asked), as rows with padding on the right."""
     groups: dict[tuple[int, int], list[Line]] = {}
     for line in lines:
-        groups.setdefault((-(-len(line.tokens) // BUCKET), line.size if by_size else 0), []).append(line)
+        groups.setdefault((bucket_of(len(line.tokens)), line.size if by_size else 0), []).append(line)
     for _, part in sorted(groups.items()):
-        width = max(len(line.tokens) for line in part)
-        lengths = torch.tensor([len(line.tokens) for line in part])
-        begins = lengths - torch.tensor([line.size for line in part])
-        place = torch.arange(width)
-        tokens = torch.tensor([[*line.tokens, *[0] * (width - len(line.tokens))] for line in part])
-        target = (place >= begins[:, None]) & (place < lengths[:, None])
-        segment = (place < lengths[:, None]).long() if int(lengths.min()) < width else None
-        row_id = torch.tensor([line.row_id for line in part])
-        yield (
-            part,
-            Rows(
-                tokens.to(device),
-                target.to(device),
-                None if segment is None else segment.to(device),
-                row_id.to(device),
-            ),
-        )
+        begins = [len(line.tokens) - line.size for line in part]
+        names = [line.row_id for line in part]
+        yield part, rows_of([line.tokens for line in part], begins=begins, row_id=names, device=device)
 
 
 def _lead(mine: list[Line], level: float) -> tuple[Lead, bool]:

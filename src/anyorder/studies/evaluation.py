@@ -37,7 +37,7 @@ class Wishes:
         estimators, guidance: of several, each task's best pair on a quarter of its questions is judged on the others;
             None leaves it to the model's kind or the task's recipe.
         draws, seed: as in `Scoring`.
-        bos: a special token of the tokenizer to read before every prompt (MDM); None: nothing.
+        bos: a special token of the tokenizer to read before every prompt and document (MDM); None: nothing.
         limit: questions of each task.
         writing: for tasks that write.
         num_fewshot, chat, include, context, greedy: for lm-eval tasks: examples in a prompt, whether prompts go through
