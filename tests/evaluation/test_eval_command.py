@@ -13,6 +13,7 @@ from chain_subject import LETTERS, greedy_after, logp_after, subject
 
 import anyorder
 from anyorder.cli.main import main
+from anyorder.core.noise import Noise
 from anyorder.data.tokenizer import ByteTokenizer
 from anyorder.evaluation.accuracy import evaluate, mean_of
 from anyorder.evaluation.answers import Scoring
@@ -100,6 +101,15 @@ def test_a_mean_has_the_error_of_a_mean():
     got = mean_of([1.0, 0.0, 0.0, 1.0, 1.0])
     x = torch.tensor([1.0, 0, 0, 1, 1]).double()
     assert (got.value, got.stderr) == pytest.approx((float(x.mean()), float(x.std() / 5**0.5)))
+
+
+def test_the_error_of_an_accuracy_is_that_of_other_questions():
+    """Over 1000 sets of 100 questions the z-scores have unit variance."""
+    right = Noise.of(8).uniform(torch.arange(1000)[:, None], 0, torch.arange(100)) < 0.6
+    made = [mean_of(row) for row in right.double().tolist()]
+    z = torch.tensor([(m.value - 0.6) / m.stderr for m in made])
+    assert abs(float(z.mean())) < 4 / 1000**0.5
+    assert float(z.var()) == pytest.approx(1, abs=0.2)
 
 
 def test_the_command_prints_writes_and_remembers(tiny_runs, questions, tmp_path, capsys):

@@ -50,17 +50,6 @@ def test_values_are_unbiased_and_short_answers_exact():
     assert found[0].nfe == 64 + 3 + 1 + 64, "sampled, two tokens, one token, sampled"
 
 
-def test_the_stated_errors_are_those_of_many_seeds():
-    true, scores, values = enumerated(TABLE, B), [], []
-    for seed in range(300):
-        got = score_answers(TABLE, [B], draws=32, noise=Noise.of(seed))[0]
-        values.append(got.nats)
-        scores += [(nats - t) / error for nats, error, t in zip(got.nats, got.stderr, true)]
-    made = torch.tensor(values, dtype=torch.float64)
-    assert ((made.mean(0) - torch.tensor(true)).abs() < 4 * made.std(0) / 300**0.5).all()
-    assert 0.9 < float(torch.tensor(scores).std()) < 1.4  # Student's t with 7 degrees of freedom has 1.18
-
-
 def test_a_score_does_not_depend_on_its_company():
     alone = score_answers(TABLE, [A], noise=NOISE)[0]
     for company in ([B, A], [A, B, LONE], [LONE, A, A]):
