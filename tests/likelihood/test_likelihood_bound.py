@@ -9,7 +9,7 @@ from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser
 from anyorder.core.schedule import Logarithmic, LogLinear, OneMinusCosine, Poly
 from anyorder.core.types import Canvas
-from anyorder.likelihood.bound import _strata, count_form, time_form
+from anyorder.likelihood.bound import count_form, strata, time_form
 from anyorder.likelihood.exact import nelbo_enumerated
 from anyorder.testing.laws import chi_square_p
 from anyorder.testing.oracle import MarkovOracle, Oracle, RandomTable, states_of
@@ -30,8 +30,8 @@ def ids(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("per_replicate", [1, 2, 8, 16])
 def test_every_count_is_equally_likely(sizes, per_replicate):
     """The published rounding formula over-draws even counts by up to 25% (arXiv:2502.09992's code); ours is uniform."""
-    strata = _strata(torch.arange(4000), draws=2 * per_replicate, replicates=2, noise=SEED.at("n"))
-    n = 1 + (sizes * strata).floor().long()
+    level = strata(torch.arange(4000), draws=2 * per_replicate, replicates=2, noise=SEED.at("n"))
+    n = 1 + (sizes * level).floor().long()
     assert int(n.min()) == 1
     assert int(n.max()) == sizes
     first = n[:, 0]  # one draw per row: independent
@@ -43,14 +43,14 @@ def test_every_count_is_equally_likely(sizes, per_replicate):
 @pytest.mark.parametrize("per_replicate", [1, 3, 8])
 def test_strata_are_stratified_and_replicates_independent(per_replicate):
     """Test 21."""
-    strata = _strata(torch.arange(2000), draws=2 * per_replicate, replicates=2, noise=SEED.at("s")).unflatten(
+    level = strata(torch.arange(2000), draws=2 * per_replicate, replicates=2, noise=SEED.at("s")).unflatten(
         -1, (2, -1)
     )
-    cells = (strata * per_replicate).floor().sort(-1).values
+    cells = (level * per_replicate).floor().sort(-1).values
     assert torch.equal(cells, torch.arange(per_replicate).expand_as(cells).double())
-    first, second = strata[:, 0, 0], strata[:, 1, 0]
+    first, second = level[:, 0, 0], level[:, 1, 0]
     assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.1
-    assert bool((strata >= 0).all() & (strata < 1).all())
+    assert bool((level >= 0).all() & (level < 1).all())
 
 
 def test_every_set_of_positions_is_equally_likely():

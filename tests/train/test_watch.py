@@ -49,13 +49,13 @@ def test_an_arm_is_scored_exactly_in_nats_and_bits():
     target = torch.arange(5) > 0
     target = target.repeat(20, 1)
     batches = [batch_of(x[:7], target[:7]), batch_of(x[7:], target[7:])]
-    value = validate(CausalView(chain), batches, causal=True, draws=2, noise=NOISE, bytes_per_token=BYTES)
+    value = validate(CausalView(chain), batches, kind="arm", draws=2, noise=NOISE, bytes_per_token=BYTES)
     nats = -chain.transition.log()[x[:, :-1], x[:, 1:]].sum()
     assert value.num_tokens == 80
     assert value.nats_per_token == pytest.approx(float(nats) / 80)
     num_bytes = int((x[:, 1:] + 1).sum())
     assert value.bits_per_byte == pytest.approx(float(nats) / math.log(2) / num_bytes)
-    again = validate(CausalView(chain), batches, causal=True, draws=2, noise=Noise.of(1), bytes_per_token=BYTES)
+    again = validate(CausalView(chain), batches, kind="arm", draws=2, noise=Noise.of(1), bytes_per_token=BYTES)
     assert again == value
 
 
@@ -64,7 +64,7 @@ def test_uniform_logits_cost_log_v_whatever_is_masked():
     value = validate(
         Leaf(torch.zeros(27 * 2, 3, 3), vocab_of(3)),
         [batch_of(x)],
-        causal=False,
+        kind="mdm",
         draws=2,
         noise=NOISE,
         bytes_per_token=torch.zeros(5).long(),
@@ -84,7 +84,7 @@ def test_an_mdm_s_standard_error_covers_text_and_masks():
     for i in range(300):
         pick = (NOISE.at("rows").uniform(torch.arange(40), i) * 81).long()
         batch = dataclasses.replace(batch_of(states[pick]), sample_id=torch.arange(40) + 40 * i)
-        value = validate(table, [batch], causal=False, draws=2, noise=NOISE, bytes_per_token=BYTES)
+        value = validate(table, [batch], kind="mdm", draws=2, noise=NOISE, bytes_per_token=BYTES)
         scores.append((value.nats_per_token - mean) / value.stderr)
     z = torch.tensor(scores)
     assert abs(float(z.mean())) < 4 / 300**0.5
@@ -96,7 +96,7 @@ def test_validation_does_not_depend_on_how_rows_are_batched():
     whole = batch_of(x)
     parts = [Batch(x[r], whole.target[r], None, r) for r in torch.arange(len(x)).split(5)]
     a, b = (
-        validate(table, batches, causal=False, draws=4, noise=NOISE, bytes_per_token=BYTES)
+        validate(table, batches, kind="mdm", draws=4, noise=NOISE, bytes_per_token=BYTES)
         for batches in ([whole], parts)
     )
     assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), rel=1e-12)

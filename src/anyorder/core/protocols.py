@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
-from anyorder.core.types import Batch, Canvas, Carry, Loss, Vocab, Write
+from anyorder.core.types import Batch, Canvas, Carry, InsertionOut, Loss, Vocab, Write
 
 
 @runtime_checkable
@@ -36,6 +36,29 @@ class Priced(Protocol):
     def price(self, canvas: Canvas) -> Int[Tensor, " B"]:
         """Network passes a call costs each row."""
         ...
+
+
+@runtime_checkable
+class Inserting(Protocol):
+    """A model that says which tokens are missing after which. The rows it reads hold no masks.
+
+    A document begins with end-of-document, which stands for its beginning; nothing is ever inserted before it. As a
+    `Denoiser` it answers at position i with the scores of inserting each token just after i; in the column of
+    end-of-document, which is never inserted, stand the log-odds that the document is complete, at its first position,
+    and -inf at others.
+    """
+
+    @property
+    def nfe(self) -> int: ...
+
+    @property
+    def vocab(self) -> Vocab: ...
+
+    def insertion(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> InsertionOut:
+        """The answer at the N = at.sum() named positions without the N x V scores."""
+        ...
+
+    def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]: ...
 
 
 @runtime_checkable

@@ -142,6 +142,24 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class InsertionOut:
+    """What an insertion model says of N named positions and of the S documents they stand in.
+
+    The score of inserting token v just after named position i is states[i] . head[v]; one softmax over all positions of
+    a document and all tokens turns its scores into the chance of each insertion.
+
+    Args:
+        states: of the named positions, row-major.
+        head: one row a token.
+        stop: log-odds that nothing is missing, one a document, in the order the documents begin; at least float32.
+    """
+
+    states: Float[Tensor, "N D"]
+    head: Float[Tensor, "V D"]
+    stop: Float[Tensor, " S"]
+
+
+@dataclass(frozen=True)
 class Past:
     """A prediction that is remembered.
 
@@ -167,6 +185,8 @@ class Carry:
         logp: log-probability each token was last written with, 0 where none was, for samplers that revise; else None.
         more: steps that a row without masks may still take, for samplers that edit; else None.
         past: for samplers that use two predictions; else None.
+        gap: for samplers that insert, the number of the gap that a token inserted after each position goes into, -1
+            where none may; else None.
     """
 
     step: Int[Tensor, " B"]
@@ -175,6 +195,7 @@ class Carry:
     logp: Float[Tensor, "B L"] | None = None
     more: Int[Tensor, " B"] | None = None
     past: Past | None = None
+    gap: Int[Tensor, "B L"] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,12 +205,15 @@ class Write:
     Args:
         wrote: positions written in this step.
         logp: natural log-probability of each written token under the law it was drawn from, 0 elsewhere; float64.
+        origin: for samplers that insert: where what stands at each position stood before, -1 for what is new; None if
+            nothing moves.
     """
 
     canvas: Canvas
     carry: Carry
     wrote: Bool[Tensor, "B L"]
     logp: Float[Tensor, "B L"]
+    origin: Int[Tensor, "B L"] | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +229,7 @@ class Step:
     wrote: Bool[Tensor, "B L"]
     logp: Float[Tensor, "B L"]
     nfe: Int[Tensor, " B"]
+    origin: Int[Tensor, "B L"] | None = None
 
 
 @dataclass(frozen=True)

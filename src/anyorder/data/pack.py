@@ -3,7 +3,6 @@
 A `Plan` says which stretches of the token stream a row holds; every token of the stream is in exactly one stretch.
 """
 
-from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +12,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anyorder.core.best_fit import best_fit
 from anyorder.core.noise import Noise
 from anyorder.core.types import Vocab
 from anyorder.data.rows import RowBlock
@@ -59,17 +59,8 @@ def document_plan(starts: NDArray[np.int64], length: int) -> Plan:
     pieces = [(at, min(length, end - at))
               for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
               for at in range(begin, end, length)]  # fmt: skip
-    rows: list[list[tuple[int, int]]] = []
-    free: list[tuple[int, int]] = []  # (room left, row), sorted
-    for piece in sorted(pieces, key=lambda p: (-p[1], p[0])):
-        fit = bisect_left(free, (piece[1], -1))
-        room, row = free.pop(fit) if fit < len(free) else (length, len(rows))
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(piece)
-        if room > piece[1]:
-            insort(free, (room - piece[1], row))
-    flat = np.array([piece for row in rows for piece in row], dtype=np.int64).reshape(-1, 2)
+    rows = best_fit([size for _, size in pieces], length)
+    flat = np.array([pieces[i] for row in rows for i in row], dtype=np.int64).reshape(-1, 2)
     return Plan(start=flat[:, 0], size=flat[:, 1], row=np.cumsum([0, *map(len, rows)], dtype=np.int64))
 
 

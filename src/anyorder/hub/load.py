@@ -23,7 +23,7 @@ from anyorder.models.network import Network, NetworkConfig, config_of, fields_of
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network and its tokenizer; `kind` is "mdm" or "arm"."""
+    """A network and its tokenizer; `kind` is "mdm", "arm" or "ilm"."""
 
     kind: str
     model: Network

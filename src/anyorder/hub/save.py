@@ -14,7 +14,7 @@ from anyorder.core.types import Vocab
 from anyorder.data.hub_tokenizer import HubTokenizer
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.hub.source import CONFIG, INDEX, WEIGHTS
-from anyorder.models.network import Network, NetworkConfig, fields_of
+from anyorder.models.network import Network, NetworkConfig, fields_of, kind_of
 
 FORMAT = "anyorder-model-1"
 SHARD_BYTES = 2 << 30  # of a file of weights; what a conversion holds in memory at once
@@ -38,7 +38,7 @@ def describe(
     """config.json of a model folder whose weights have been written."""
     about = {
         "format": FORMAT,
-        "kind": "arm" if config.causal else "mdm",
+        "kind": kind_of(config),
         "model": fields_of(config),
         "vocab": dataclasses.asdict(vocab),
         "tokenizer_hash": tokenizer.hash,

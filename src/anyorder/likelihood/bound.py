@@ -100,9 +100,9 @@ def count_means(
     model: Denoiser, rows: "Rows", *, draws: int, noise: Noise, replicates: int, rows_per_pass: int
 ) -> Float[Tensor, "B R"]:
     """The independent estimates that `count_form` averages. Rows of one row_id share their masks, number and place."""
-    strata = _strata(rows.row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
+    level = strata(rows.row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
     sizes = rows.target.sum(-1, keepdim=True)
-    n = 1 + (sizes * strata).floor().long()  # (B, draws), 1..T
+    n = 1 + (sizes * level).floor().long()  # (B, draws), 1..T
     group, begin = (part.flatten(1) for part in packed(n.view(len(n), replicates, -1), sizes.squeeze(-1)))
     each = draws // replicates
 
@@ -145,7 +145,7 @@ def time_form(
             f"schedule={schedule}: runs from {ends[0]:.6g} to {ends[1]:.6g}, the bound needs 1 to 0; "
             "set its eps to 0 or use count_form"
         )
-    t = 1 - _strata(row_id, draws=draws, replicates=replicates, noise=noise.at("time"))
+    t = 1 - strata(row_id, draws=draws, replicates=replicates, noise=noise.at("time"))
     rate = 1 - schedule.alpha(t)
 
     def corrupt(row: Int[Tensor, " R"], draw: Int[Tensor, " R"]) -> Bool[Tensor, "R L"]:
@@ -167,7 +167,7 @@ class Rows:
     row_id: Int[Tensor, " B"]
 
 
-def _strata(row_id: Int[Tensor, " B"], *, draws: int, replicates: int, noise: Noise) -> Float[Tensor, "B D"]:
+def strata(row_id: Int[Tensor, " B"], *, draws: int, replicates: int, noise: Noise) -> Float[Tensor, "B D"]:
     """Points of [0, 1): in each replicate an evenly spaced comb with one random shift per row."""
     if replicates < 2 or draws < 1 or draws % replicates:
         raise ValueError(f"draws={draws}, replicates={replicates}: need replicates >= 2 that divide draws")

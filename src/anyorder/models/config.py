@@ -30,6 +30,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
     d_ff: PositiveInt = 512  # width inside SwiGLU
     max_length: PositiveInt = 2048  # longest row it reads
     causal: bool = False
+    insertion: bool = False  # scores of inserting a token after each position, and of being complete (`Inserter`)
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
     num_kv_heads: PositiveInt | None = None  # keys and values shared by groups of heads; None: one each
@@ -81,9 +82,10 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
         return self.num_layers * (self.num_layer_weights + biases + gains) + self.d_model
 
     def num_params(self, *, vocab_size: int, num_ids: int) -> int:
-        """All parameters: N, an input table of `num_ids` rows, a head of `vocab_size` rows if it is untied."""
+        """All parameters: N, an input table of `num_ids` rows, a head of `vocab_size` rows if untied, a stop head."""
         rows = (self.embed_rows or num_ids) + (0 if self.tied_head else vocab_size)
-        return self.num_block_params + rows * self.d_model
+        stop_head = self.d_model * (self.d_model + 2) + 1 if self.insertion else 0
+        return self.num_block_params + rows * self.d_model + stop_head
 
 
 def _size(num_layers: int, num_heads: int, d_model: int, d_ff: int) -> ModelConfig:

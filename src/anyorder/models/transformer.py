@@ -63,14 +63,18 @@ class Transformer(nn.Module):
 
     def forward(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
         """Logits of the named positions; the last feed-forward, the final norm and the head see no other position."""
+        return self.predict(self.states(canvas, at))
+
+    def states(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N D"]:
+        """Final states, which the head reads, of the named positions."""
         h_BLD, rope, bias = self._embedded(canvas)
         for block in self.blocks[:-1]:
             h_BLD = self.feed(block, self.mix(block, h_BLD, rope, bias))
         last = self.blocks[-1]
         h_BLD = self.mix(last, h_BLD, rope, bias)
         rows = self.outputs(canvas, at)
-        h_ND = self.finish(last, self.norm, h_BLD.flatten(0, 1).index_select(0, rows))
-        return self.predict(h_ND)
+        h_ND: Tensor = self.finish(last, self.norm, h_BLD.flatten(0, 1).index_select(0, rows))
+        return h_ND
 
     def outputs(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Int[Tensor, " N"]:
         """Which outputs predict the named positions, counted over all rows: their own, or with `config.shift_logits`
@@ -79,7 +83,7 @@ class Transformer(nn.Module):
         rows = at.flatten().nonzero()[:, 0]
         if not self.config.shift_logits:
             return rows
-        return rows - (~_begins(canvas)).flatten()[rows].long()
+        return rows - (~begins(canvas)).flatten()[rows].long()
 
     def predict(self, h_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Logits of the final states; -inf for the mask if it lies inside the vocabulary."""
@@ -113,7 +117,7 @@ class Transformer(nn.Module):
             return x_BL
         start = self.vocab.eos_id if self.config.start_id is None else self.config.start_id
         assert start is not None  # checked by the constructor
-        return x_BL.roll(1, dims=1).masked_fill(_begins(canvas), start)
+        return x_BL.roll(1, dims=1).masked_fill(begins(canvas), start)
 
     def rotation(self, table: Float[Tensor, "*S K"]) -> Float[Tensor, "*S K"]:
         """A rotary table in the dtype the rotation is computed in."""
@@ -131,7 +135,7 @@ class Transformer(nn.Module):
             p.data.copy_((draws * std).view(p.shape))
 
 
-def _begins(canvas: Canvas) -> Bool[Tensor, "B L"]:
+def begins(canvas: Canvas) -> Bool[Tensor, "B L"]:
     """True where a document begins."""
     first_BL = torch.zeros_like(canvas.fixed)
     first_BL[:, :1] = True

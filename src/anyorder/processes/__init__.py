@@ -2,8 +2,9 @@
 
 from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.config import ProcessConfig
+from anyorder.processes.insertion import Insertion
 from anyorder.processes.masked import MaskedDiffusion, smdm
 
-PROCESSES = {"mdm": MaskedDiffusion, "smdm": smdm, "arm": Autoregressive}
+PROCESSES = {"mdm": MaskedDiffusion, "smdm": smdm, "arm": Autoregressive, "ilm": Insertion}
 
-__all__ = ["PROCESSES", "Autoregressive", "MaskedDiffusion", "ProcessConfig", "smdm"]
+__all__ = ["PROCESSES", "Autoregressive", "Insertion", "MaskedDiffusion", "ProcessConfig", "smdm"]

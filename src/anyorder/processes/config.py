@@ -9,23 +9,36 @@ from anyorder.core.protocols import Process
 from anyorder.core.schedule import SCHEDULES
 from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.cross_entropy import SLICED, NllKernels
-from anyorder.processes.masked import Draw, MaskedDiffusion
+from anyorder.processes.insertion import Insertion, LengthWeight
+from anyorder.processes.levels import Draw
+from anyorder.processes.masked import MaskedDiffusion
 
 
 class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
-    """`kind` is the objective; the other fields belong to masked diffusion (see `MaskedDiffusion`)."""
+    """`kind` is the objective; the other fields belong to masked diffusion and insertion (see their classes)."""
 
-    kind: Literal["mdm", "arm"] = "mdm"  # masked diffusion, or autoregression
+    kind: Literal["mdm", "arm", "ilm"] = "mdm"  # masked diffusion, autoregression, or insertion
     form: Literal["count", "time"] = "count"  # mask exactly n of a row, or each target with chance 1 - alpha(t)
     schedule: str = "linear"  # alpha(t) of the time form
-    draw: Draw = "antithetic"  # how the rows of a step share their mask levels
+    draw: Draw = "antithetic"  # how the rows of a step share their mask levels (ilm: numbers of missing tokens)
     t_min: float = Field(0.0, ge=0.0, lt=1.0)  # the time form draws t from [t_min, 1]; SMDM: 1e-3
     weight: Literal["nelbo", "flat"] = "nelbo"  # flat: every masked token counts the same
+    length_weight: LengthWeight = "len_plus_one"  # ilm: of a document of L tokens; "document": 1, as published
+    stop_class_weight: float | None = None  # ilm: weight of "nothing is missing", 1 - w of its opposite; None: 1 and 1
+    stop_loss_weight: float = 1.0  # ilm: of the stop's loss beside the insertion's
 
     def build(self, *, group: int, kernels: NllKernels = SLICED) -> Process:
         """The objective; `group` rows (those of one optimiser step) share their mask levels evenly."""
         if self.kind == "arm":
             return Autoregressive(kernels)
+        if self.kind == "ilm":
+            return Insertion(
+                length_weight=self.length_weight,
+                stop_class_weight=self.stop_class_weight,
+                stop_loss_weight=self.stop_loss_weight,
+                draw=self.draw,
+                group=group,
+            )
         if self.schedule not in SCHEDULES:
             raise ValueError(f"process.schedule={self.schedule!r}: unknown; {nearest(self.schedule, SCHEDULES)}")
         return MaskedDiffusion(

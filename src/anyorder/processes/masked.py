@@ -17,8 +17,7 @@ from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.schedule import Linear
 from anyorder.core.types import Batch, Canvas, Loss
 from anyorder.processes.cross_entropy import SLICED, NllKernels, token_nll
-
-Draw = Literal["independent", "stratified", "antithetic"]
+from anyorder.processes.levels import Draw, levels
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,7 @@ class MaskedDiffusion:
 
     def levels(self, sample_id: Int[Tensor, " B"], *, noise: Noise) -> Float[Tensor, " B"]:
         """Each row's mask level in (0, 1), float64: uniform by itself, evenly spread within its group."""
-        group, i = sample_id // self.group, sample_id % self.group
-        if self.draw == "independent":
-            return noise.at("level").uniform(sample_id)
-        if self.draw == "stratified":
-            return (i + noise.at("level").uniform(sample_id)) / self.group
-        u = (noise.at("level").uniform(group) + i / self.group) % 1.0
-        return u.clamp(2.0**-64, 1 - 2.0**-53)
+        return levels(sample_id, draw=self.draw, group=self.group, noise=noise)
 
     def corrupt(
         self, batch: Batch, level: Float[Tensor, " B"], *, noise: Noise

@@ -1,5 +1,6 @@
 """The one loop: every sampler writes through `steps`; streaming, counting, tracing and stopping are uses of it."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -29,7 +30,7 @@ def steps(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) ->
             wrote = _advance(sampler, passes, canvas, carry, rows, noise)
         nfe = passes.settle(canvas.row_id, changed=(wrote.canvas.x != canvas.x).any(-1))
         canvas, carry = wrote.canvas, wrote.carry
-        yield Step(canvas, carry, wrote.wrote, wrote.logp, nfe)
+        yield Step(canvas, carry, wrote.wrote, wrote.logp, nfe, wrote.origin)
 
 
 def generate(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Sample:
@@ -43,10 +44,12 @@ def generate(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise)
     nfe = torch.zeros_like(canvas.row_id)
     revised = torch.zeros_like(canvas.x)
     for index, step in enumerate(steps(sampler, model, canvas, noise=noise)):
+        if step.origin is not None:
+            canvas, order, token_logp, revised = _moved(canvas, order, token_logp, revised, step.origin)
         order = torch.where(step.wrote, index, order)
         token_logp = torch.where(step.wrote, step.logp, token_logp)
         nfe = nfe + step.nfe
-        visible = ~canvas.open(model.vocab)
+        visible = canvas.valid & ~canvas.open(model.vocab)
         revised = revised + torch.where(step.canvas.open(model.vocab), step.wrote | visible, step.wrote & visible)
         canvas = step.canvas
     return Sample(canvas=canvas, logp=token_logp.sum(-1), nfe=nfe, order=order, token_logp=token_logp, revised=revised)
@@ -77,13 +80,34 @@ def live_rows(canvas: Canvas, carry: Carry, vocab: Vocab) -> Int[Tensor, " N"]:
     return (live if carry.more is None else live | (carry.more > 0)).nonzero().squeeze(-1)
 
 
-def idle(canvas: Canvas, carry: Carry) -> Write:
-    """A step in which no row takes part: nothing written, no time passed."""
+def idle(canvas: Canvas, carry: Carry, *, moves: bool = False) -> Write:
+    """A step in which no row takes part: nothing written, no time passed; for a sampler that moves tokens or not."""
+    stays = torch.arange(canvas.x.shape[1], device=canvas.x.device).expand(canvas.x.shape).contiguous()
     return Write(
         canvas=canvas,
         carry=carry,
         wrote=torch.zeros_like(canvas.fixed),
         logp=torch.zeros_like(canvas.x, dtype=torch.float64),
+        origin=stays if moves else None,
+    )
+
+
+def _moved(
+    canvas: Canvas,
+    order: Int[Tensor, "B L"],
+    logp: Float[Tensor, "B L"],
+    revised: Int[Tensor, "B L"],
+    origin: Int[Tensor, "B L"],
+) -> tuple[Canvas, Int[Tensor, "B L"], Float[Tensor, "B L"], Int[Tensor, "B L"]]:
+    """What is known of each position, where its token stands now; nothing is known of new ones."""
+    new, at = origin < 0, origin.clamp(min=0)
+    x = canvas.x.gather(-1, at)
+    segment = None if canvas.segment is None else canvas.segment.gather(-1, at).masked_fill(new, 0)
+    return (
+        dataclasses.replace(canvas, x=x, fixed=canvas.fixed.gather(-1, at), segment=segment),
+        order.gather(-1, at).masked_fill(new, -1),
+        logp.gather(-1, at).masked_fill(new, 0.0),
+        revised.gather(-1, at).masked_fill(new, 0),
     )
 
 
@@ -97,7 +121,7 @@ def _advance(
     else:
         before = take_rows(carry, rows)
         part = sampler.step(model, take_rows(canvas, rows), before, noise=noise)
-        step = put_rows(idle(canvas, carry), rows, part)
+        step = put_rows(idle(canvas, carry, moves=part.origin is not None), rows, part)
     if not bool((part.wrote.any(-1) | (part.carry.step > before.step)).all()):
         raise RuntimeError(
             f"{type(sampler).__name__}: a step wrote nothing and did not advance carry.step, so it would repeat for "

@@ -218,7 +218,7 @@ def _final(model: LanguageModel, data: RunData, seed: int) -> Validation:
     return validate(
         model.model,
         list(in_order(data.valid, rows=32, limit=FINAL_ROWS)),
-        causal=model.kind == "arm",
+        kind=model.kind,
         draws=FINAL_DRAWS,
         noise=Noise.of(seed).at("final"),
         bytes_per_token=data.tokenizer.bytes_per_token,

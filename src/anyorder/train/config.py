@@ -71,8 +71,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def resolved_model(self, *, length: int) -> ModelConfig:
-        """The network's configuration: causal for an ARM; a named size reads rows as long as those it is trained on."""
-        causal = self.process.kind == "arm"
+        """The network's configuration: a named size reads rows as long as those it is trained on."""
+        does = {"causal": self.process.kind == "arm", "insertion": self.process.kind == "ilm"}
         if self.model is not None:
-            return self.model.model_copy(update={"causal": causal})
-        return SIZES[self.size].model_copy(update={"causal": causal, "max_length": length})
+            return self.model.model_copy(update=does)
+        longest = length + 1 if self.process.kind == "ilm" else length  # an end-of-document stands before each document
+        return SIZES[self.size].model_copy(update=does | {"max_length": longest})

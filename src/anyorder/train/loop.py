@@ -25,7 +25,7 @@ from anyorder.data.rows import RowSource
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.hub.save import save_model
 from anyorder.models.flops import training_flops
-from anyorder.models.transformer import Transformer
+from anyorder.models.network import trainable
 from anyorder.processes.cross_entropy import SLICED, fused_kernels
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from anyorder.train.config import RunConfig
@@ -92,7 +92,7 @@ class Run:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         vocab = data.tokenizer.vocab
         shape = config.resolved_model(length=data.train.length)
-        self.model = Transformer(shape, vocab, dtype=getattr(torch, config.dtype))
+        self.model = trainable(shape, vocab, dtype=getattr(torch, config.dtype))
         self.model.init_weights(self.noise.at("init"))
         self.model.to(device)
         if config.compile:
@@ -224,7 +224,7 @@ class Run:
             value = validate(
                 self.model,
                 [b.to(self.device) for b in in_order(self.data.valid, rows=16, limit=self.config.evaluate.rows)],
-                causal=self.config.process.kind == "arm",
+                kind=self.config.process.kind,
                 draws=self.config.evaluate.draws,
                 noise=self.noise.at("validate"),
                 bytes_per_token=self.data.tokenizer.bytes_per_token,

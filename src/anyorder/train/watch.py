@@ -12,11 +12,12 @@ from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Batch
 from anyorder.likelihood.bound import count_form
 from anyorder.likelihood.chain import exact_causal
+from anyorder.likelihood.insertion import insertion_bound
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out negative log-likelihood: exact for an ARM, an upper bound for an MDM.
+    """Held-out negative log-likelihood: exact for an ARM, an upper bound for an MDM or an ILM.
 
     Args:
         nats_per_token: summed nats over summed target tokens.
@@ -38,7 +39,7 @@ def validate(
     model: Denoiser,
     batches: list[Batch],
     *,
-    causal: bool,
+    kind: str,
     draws: int,
     noise: Noise,
     bytes_per_token: Int[Tensor, " I"],
@@ -46,10 +47,11 @@ def validate(
     """Score every target of the batches; ratio estimates with their (delta method) standard errors over rows."""
     nats, tokens, text_bytes = [], [], []
     for batch in batches:
-        if causal:
+        if kind == "arm":
             estimate = exact_causal(model, batch.tokens, target=batch.target, segment=batch.segment)
         else:
-            estimate = count_form(
+            estimator = insertion_bound if kind == "ilm" else count_form
+            estimate = estimator(
                 model,
                 batch.tokens,
                 target=batch.target,
