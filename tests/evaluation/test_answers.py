@@ -102,10 +102,10 @@ def test_a_prompt_too_long_loses_its_beginning_and_says_so():
 @pytest.mark.parametrize(
     ("answers", "scoring", "said"),
     [
-        (["a", ""], {}, r"answers\[1\]: has no tokens"),
+        (["a", ""], {}, r"answers\[1\] after the prompt 'ab ': has no tokens"),
         ([], {}, "at least one text"),
         ("ab", {}, "at least one text"),
-        (["a", "b" * 25], {}, r"answers\[1\]: has 26 tokens, the model reads 24"),
+        (["a", "b" * 25], {}, r"answers\[1\] after the prompt 'ab ': has 26 tokens, the model reads 24"),
         (["a"], {"estimator": "causal"}, "a masked diffusion model takes 'count' or 'chain'"),
         (["a"], {"guidance": -1.0}, "guidance.scale=-1.0"),
     ],

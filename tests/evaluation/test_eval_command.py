@@ -155,8 +155,8 @@ def test_what_is_cut_is_said_once(tiny_runs, tmp_path, capsys):
     (tmp_path / "w.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert main(["eval", str(tiny_runs.mdm), "--tasks", str(tmp_path / "w.jsonl"), "--no-cache", "--quiet"]) == 0
     *_, cut, short = capsys.readouterr().out.splitlines()
-    assert cut == "w: 2 prompts were cut on the left, as the model reads no more"
-    assert short == "w: 1 texts had less room than was asked for, as the model reads no more"
+    assert cut == "w: 2 prompts cut on the left, as the model reads no more"
+    assert short == "w: 1 text with less room than asked for, as the model reads no more"
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(tiny_runs, tmp_path, capsys):

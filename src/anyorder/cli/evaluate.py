@@ -149,6 +149,11 @@ def figures(result: "TaskResult") -> dict[str, object]:
     return dataclasses.asdict(result)
 
 
+def several(number: int, word: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def shown(made: "list[TaskResult]") -> str:
     """The table, the trials behind what was chosen, and what the figures rest on."""
     rows, trials, notes = [], [], []
@@ -162,11 +167,13 @@ def shown(made: "list[TaskResult]") -> str:
             figure = f"{t.accuracy.value:.3f} ± {t.accuracy.stderr:.3f}"
             trials.append([r.task, t.estimator, f"{t.guidance:g}", figure, str(t.accuracy.count)])
         if r.unsettled:
-            notes.append(f"{r.task}: the winner of {r.unsettled} questions is not settled by the draws")
+            notes.append(f"{r.task}: the winner of {several(r.unsettled, 'question')} is not settled by the draws")
         if r.cut:
-            notes.append(f"{r.task}: {r.cut} prompts were cut on the left, as the model reads no more")
+            notes.append(f"{r.task}: {several(r.cut, 'prompt')} cut on the left, as the model reads no more")
         if r.short:
-            notes.append(f"{r.task}: {r.short} texts had less room than was asked for, as the model reads no more")
+            notes.append(
+                f"{r.task}: {several(r.short, 'text')} with less room than asked for, as the model reads no more"
+            )
     columns = ["task", "metric", "value", "chance", "questions", "estimator", "guidance", "passes"]
     parts = [table(columns, rows)]
     if trials:

@@ -129,14 +129,18 @@ def encode_question(subject: Subject, prompt: str, answers: Sequence[str]) -> En
         raise ValueError("answers: must be a list of at least one text")
     pairs = [encode_pair(subject, prompt, answer) for answer in answers]
     for index, (answer, (_, ids)) in enumerate(zip(answers, pairs)):
+        where = f"answers[{index}] after the prompt {shortened(prompt)!r}"
         if not answer or not ids:
-            raise ValueError(f"answers[{index}]: has no tokens, so there is nothing to score; leave it out")
+            raise ValueError(f"{where}: has no tokens, so there is nothing to score; leave it out")
         if len(ids) > subject.max_length:
-            raise ValueError(
-                f"answers[{index}]: has {len(ids)} tokens, the model reads {subject.max_length}; shorten it"
-            )
+            raise ValueError(f"{where}: has {len(ids)} tokens, the model reads {subject.max_length}; shorten it")
     head, cut = subject.fitted(pairs[0][0], room=subject.max_length - max(len(ids) for _, ids in pairs))
     return Encoded(Question(tuple(head), tuple(tuple(ids) for _, ids in pairs)), cut)
+
+
+def shortened(text: str, *, length: int = 40) -> str:
+    """The end of a text, by which a reader finds it."""
+    return text if len(text) <= length else f"...{text[-length:]}"
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMED = 10  # faults that one message names
+WAY_OUT = "the file is not whole or belongs to another model, get it again"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Source:
         ]
         if faults:
             more = f"; and {len(faults) - NAMED} more faults" if len(faults) > NAMED else ""
-            raise ValueError(f"{self.place}: {'; '.join(faults[:NAMED])}{more}")
+            raise ValueError(f"{self.place}: {'; '.join(faults[:NAMED])}{more}; {WAY_OUT}")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def open_folder(folder: Path, *, config: Mapping[str, Any]) -> Source:
     if not files and pickles:
         raise ValueError(
             f"{folder / pickles[0]}: is a pickle, which can run code when it is read; only anyorder convert reads one, "
-            "and tensors alone"
+            f"and tensors alone: anyorder convert {folder / pickles[0]} OUT"
         )
     return Source(chosen, folder, config, entries_of(chosen))
 
