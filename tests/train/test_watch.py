@@ -9,8 +9,7 @@ import torch
 from anyorder.core.noise import Noise
 from anyorder.core.types import Batch
 from anyorder.likelihood.exact import nelbo_enumerated
-from anyorder.testing.contracts import Leaf
-from anyorder.testing.oracle import CausalView, MarkovOracle, RandomTable, states_of, vocab_of
+from anyorder.testing.oracle import CausalView, MarkovOracle, RandomTable, states_of
 from anyorder.train.watch import _ratio, validate
 
 NOISE = Noise.of(17)
@@ -62,7 +61,7 @@ def test_an_arm_is_scored_exactly_in_nats_and_bits():
 def test_uniform_logits_cost_log_v_whatever_is_masked():
     x = states_of(3, 3)
     value = validate(
-        Leaf(torch.zeros(27 * 2, 3, 3), vocab_of(3)),
+        RandomTable(3, NOISE, scale=0.0),
         [batch_of(x)],
         kind="mdm",
         draws=2,

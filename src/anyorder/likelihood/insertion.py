@@ -17,6 +17,7 @@ from anyorder.core.protocols import Denoiser, Inserting
 from anyorder.core.types import Batch
 from anyorder.likelihood.bound import Estimate, strata, summary
 from anyorder.likelihood.exact import MAX_TARGETS
+from anyorder.models.inserter import Inserter
 from anyorder.processes.insertion import draw_of_bound, insertion_nll, mass_of_documents, stop_nll
 from anyorder.processes.row_mass import row_mass
 from anyorder.processes.thin import documents, end_of, how_many, thin, without
@@ -101,6 +102,8 @@ def inserting_of(model: Denoiser) -> Inserting:
     """
     if not isinstance(model, Inserting):
         raise ValueError("the model does not insert: its texts have no insertion likelihood; use one of kind ilm")
+    if isinstance(model, Inserter) and model.stop is None:
+        raise ValueError("an Insertion Transformer has no known likelihood; use a model of kind ilm")
     return model
 
 

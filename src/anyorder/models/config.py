@@ -31,6 +31,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
     max_length: PositiveInt = 2048  # longest row it reads
     causal: bool = False
     insertion: bool = False  # scores of inserting a token after each position, and of being complete (`Inserter`)
+    slots: bool = False  # of an insertion model: one softmax a position, which may say that nothing is missing there
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
     num_kv_heads: PositiveInt | None = None  # keys and values shared by groups of heads; None: one each
@@ -43,6 +44,12 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
     start_id: int | None = None  # what a causal model reads first; None: end of document
     rope: Literal["activations", "float32", "bfloat16"] = "activations"  # dtype of the rotation; tables rounded to bf16
     rope_scaling: RopeScaling | None = None
+
+    @model_validator(mode="after")
+    def _slots_are_of_insertion(self) -> "ModelConfig":
+        if self.slots and not self.insertion:
+            raise ValueError("model.slots=True: is a kind of insertion model; set model.insertion=True too")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelConfig":

@@ -4,7 +4,8 @@ from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.config import ProcessConfig
 from anyorder.processes.insertion import Insertion
 from anyorder.processes.masked import MaskedDiffusion, smdm
+from anyorder.processes.slots import Slots
 
-PROCESSES = {"mdm": MaskedDiffusion, "smdm": smdm, "arm": Autoregressive, "ilm": Insertion}
+PROCESSES = {"mdm": MaskedDiffusion, "smdm": smdm, "arm": Autoregressive, "ilm": Insertion, "it": Slots}
 
-__all__ = ["PROCESSES", "Autoregressive", "Insertion", "MaskedDiffusion", "ProcessConfig", "smdm"]
+__all__ = ["PROCESSES", "Autoregressive", "Insertion", "MaskedDiffusion", "ProcessConfig", "Slots", "smdm"]

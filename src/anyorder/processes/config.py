@@ -12,12 +12,13 @@ from anyorder.processes.cross_entropy import SLICED, NllKernels
 from anyorder.processes.insertion import Insertion, LengthWeight
 from anyorder.processes.levels import Draw
 from anyorder.processes.masked import MaskedDiffusion
+from anyorder.processes.slots import Slots
 
 
 class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
     """`kind` is the objective; the other fields belong to masked diffusion and insertion (see their classes)."""
 
-    kind: Literal["mdm", "arm", "ilm"] = "mdm"  # masked diffusion, autoregression, or insertion
+    kind: Literal["mdm", "arm", "ilm", "it"] = "mdm"  # masked diffusion, autoregression, insertion (it: with slots)
     form: Literal["count", "time"] = "count"  # mask exactly n of a row, or each target with chance 1 - alpha(t)
     schedule: str = "linear"  # alpha(t) of the time form
     draw: Draw = "antithetic"  # how the rows of a step share their mask levels (ilm: numbers of missing tokens)
@@ -31,6 +32,8 @@ class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
         """The objective; `group` rows (those of one optimiser step) share their mask levels evenly."""
         if self.kind == "arm":
             return Autoregressive(kernels)
+        if self.kind == "it":
+            return Slots(draw=self.draw, group=group)
         if self.kind == "ilm":
             return Insertion(
                 length_weight=self.length_weight,

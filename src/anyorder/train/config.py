@@ -72,8 +72,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     def resolved_model(self, *, length: int) -> ModelConfig:
         """The network's configuration: a named size reads rows as long as those it is trained on."""
-        does = {"causal": self.process.kind == "arm", "insertion": self.process.kind == "ilm"}
+        inserts = self.process.kind in ("ilm", "it")
+        does = {"causal": self.process.kind == "arm", "insertion": inserts, "slots": self.process.kind == "it"}
         if self.model is not None:
             return self.model.model_copy(update=does)
-        longest = length + 1 if self.process.kind == "ilm" else length  # an end-of-document stands before each document
+        longest = length + 1 if inserts else length  # an end-of-document stands before each document
         return SIZES[self.size].model_copy(update=does | {"max_length": longest})

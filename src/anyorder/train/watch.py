@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
@@ -13,6 +13,8 @@ from anyorder.core.types import Batch
 from anyorder.likelihood.bound import count_form
 from anyorder.likelihood.chain import exact_causal
 from anyorder.likelihood.insertion import insertion_bound
+from anyorder.processes.slots import Slots
+from anyorder.processes.thin import documents
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,41 @@ def validate(
     """Score every target of the batches; ratio estimates with their (delta method) standard errors over rows."""
     nats, tokens, text_bytes = [], [], []
     for batch in batches:
-        if kind == "arm":
-            estimate = exact_causal(model, batch.tokens, target=batch.target, segment=batch.segment)
-        else:
-            estimator = insertion_bound if kind == "ilm" else count_form
-            estimate = estimator(
-                model,
-                batch.tokens,
-                target=batch.target,
-                segment=batch.segment,
-                row_id=batch.sample_id,
-                draws=draws,
-                replicates=2,
-                noise=noise,
-            )
-        nats.append(estimate.nats.cpu())
-        tokens.append(estimate.num_tokens.double().cpu())
+        value, count = score(model, batch, kind=kind, draws=draws, noise=noise)
+        nats.append(value.double().cpu())
+        tokens.append(count.double().cpu())
         text_bytes.append((bytes_per_token[batch.tokens.cpu()] * batch.target.cpu()).sum(-1).double())
     y, n, b = torch.cat(nats), torch.cat(tokens), torch.cat(text_bytes)
     per_token, per_token_err = _ratio(y, n)
     per_byte, per_byte_err = _ratio(y, b)
     return Validation(per_token, per_token_err, per_byte / math.log(2), per_byte_err / math.log(2), int(n.sum()))
+
+
+def score(
+    model: Denoiser, batch: Batch, *, kind: str, draws: int, noise: Noise
+) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
+    """Nats of each row of a batch, and the tokens they are of, under a model of this kind of process.
+
+    An Insertion Transformer, whose likelihood is unknown, has its loss.
+    """
+    if kind == "it":
+        process = Slots(draw="independent")
+        losses = [process.loss(model, batch, noise=noise.at(draw)).nelbo for draw in range(draws)]
+        return torch.stack(losses).mean(0), documents(batch, vocab=model.vocab).body.sum(-1)
+    if kind == "arm":
+        estimate = exact_causal(model, batch.tokens, target=batch.target, segment=batch.segment)
+    else:
+        estimate = (insertion_bound if kind == "ilm" else count_form)(
+            model,
+            batch.tokens,
+            target=batch.target,
+            segment=batch.segment,
+            row_id=batch.sample_id,
+            draws=draws,
+            replicates=2,
+            noise=noise,
+        )
+    return estimate.nats, estimate.num_tokens
 
 
 def _ratio(y: Tensor, x: Tensor) -> tuple[float, float]:
