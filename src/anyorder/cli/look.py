@@ -209,7 +209,7 @@ def bench(args: list[str]) -> int:
         about="Run a benchmark of a checkout; further options go to its script. Its last line is one JSON object.",
         example="  anyorder bench training\n  anyorder bench sampling --quick",
     )
-    parser.add_argument("name", metavar="NAME", help="training, sampling, presets or decoding")
+    parser.add_argument("name", metavar="NAME", help="training, sampling, presets, decoding or likelihood")
     found, rest = parser.parse_known_args(args)
     import anyorder
     from anyorder.core.config import nearest

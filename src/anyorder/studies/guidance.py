@@ -100,13 +100,14 @@ def whole_rows(source: Any, count: int) -> Int[Tensor, "B L"]:
     return batch.tokens[whole][:count, :length]
 
 
-def questions_of(rows: Int[Tensor, "B L"]) -> list[Question]:
-    """For each row: which of four continuations follows its prompt? The right one stands first; the others are of rows
-    further on."""
+def questions_of(rows: Int[Tensor, "B L"], size: int = ANSWER) -> list[Question]:
+    """For each row: which of four continuations of `size` tokens follows its prompt? The right one stands first; the
+    others are of rows further on.
+    """
     questions = []
     for i in range(len(rows)):
         others = [rows[(i + 7 * k) % len(rows)] for k in range(CHOICES)]
-        answers = tuple(tuple(row[PROMPT : PROMPT + ANSWER].tolist()) for row in others)
+        answers = tuple(tuple(row[PROMPT : PROMPT + size].tolist()) for row in others)
         questions.append(Question(tuple(rows[i, :PROMPT].tolist()), answers))
     return questions
 

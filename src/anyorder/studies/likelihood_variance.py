@@ -28,6 +28,7 @@ from anyorder.train.data import run_data
 from anyorder.train.loop import CONFIG
 
 AIM = 8.0  # times fewer passes than SMDM's estimator
+ANSWER = 8  # tokens of the chain
 Form = Callable[[Denoiser, Rows, int, Noise], Estimate]
 
 
@@ -123,14 +124,14 @@ def spread(case: Case, name: str, form: Form, draws: int, *, times: int, noise: 
     )
 
 
-def chain_cases(noise: Noise, *, quick: bool) -> list[Case]:
-    """Rows of a Markov chain over 8 tokens: a whole row, and an answer of 8 tokens to a prompt of 24."""
-    chain = MarkovOracle.random(8, noise=noise.at("chain"))
-    x = chain.sample(1, 32, noise=noise.at("row"))
+def chain_cases(noise: Noise, *, quick: bool, size: int = 8, length: int = 32) -> list[Case]:
+    """Rows of a Markov chain over `size` tokens: an answer of 8 tokens to a prompt, and a whole row."""
+    chain = MarkovOracle.random(size, noise=noise.at("chain"))
+    x = chain.sample(1, length, noise=noise.at("row"))
     whole = -float(chain.log_prob(x))
-    prompt = -float(chain.log_prob(x[:, :24]))
-    cases = [Case("chain, 8 of 32", chain, x[0], 24, whole - prompt)]
-    return cases if quick else [*cases, Case("chain, 32 of 32", chain, x[0], 0, whole)]
+    prompt = -float(chain.log_prob(x[:, : length - ANSWER]))
+    cases = [Case(f"chain, {ANSWER} of {length}", chain, x[0], length - ANSWER, whole - prompt)]
+    return cases if quick else [*cases, Case(f"chain, {length} of {length}", chain, x[0], 0, whole)]
 
 
 def text_cases(run: Path, *, quick: bool) -> list[Case]:
