@@ -23,6 +23,7 @@ from anyorder.hub.save import save_model
 from anyorder.models.config import SIZES
 from anyorder.models.transformer import Transformer
 from anyorder.processes import PROCESSES
+from anyorder.samplers.inserting import INSERTING
 from anyorder.samplers.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -106,10 +107,11 @@ def test_output_blocks_follow_python_blocks():
             assert "output" not in block.info or before.info == "python", f"{page.name}:{block.line}"
 
 
-def test_every_preset_has_a_true_row():
-    table = rows(doc("methods.md"), below="Samplers")
-    assert table.keys() == PRESETS.keys()
-    for name, preset in PRESETS.items():
+@pytest.mark.parametrize(("below", "presets"), [("Samplers", PRESETS), ("Samplers of insertion models", INSERTING)])
+def test_every_preset_has_a_true_row(below, presets):
+    table = rows(doc("methods.md"), below=below)
+    assert table.keys() == presets.keys()
+    for name, preset in presets.items():
         _, _, exact, passes, steps, paper = table[name]
         assert exact == ("yes" if preset.exact else "no"), name
         assert passes == preset.nfe, name

@@ -14,7 +14,14 @@ def subject_of(kind: str, model: Network, tokenizer: Tokenizer, *, weights: str 
 
     Args:
         weights: names them, such as their SHA-256; needed where results are kept.
+    Raises:
+        ValueError: an insertion model.
     """
+    if kind == "ilm":
+        raise ValueError(
+            "answers are ranked, and texts written to a stop string, by masked diffusion and autoregressive models; "
+            "an insertion model (ILM) takes sample, infill and score"
+        )
     length, dtype = model.config.max_length, str(model.dtype)
     named = json.dumps([weights, tokenizer.hash, dtype])
     return Subject(

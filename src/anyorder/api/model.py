@@ -1,45 +1,31 @@
 """A trained network with its tokenizer: `load` it, let it write, fill gaps, score."""
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from anyorder.api.answering import subject_of
-from anyorder.api.scoring import rows_at_once, score_texts
+from anyorder.api.gaps import gapped, grown_start, masked_start
+from anyorder.api.scoring import score_texts
 from anyorder.api.values import GAP, Generation, Score
+from anyorder.api.writing import Calls, Job, write
 from anyorder.core.config import nearest, parse_config
-from anyorder.core.noise import Noise
-from anyorder.core.types import Canvas
-from anyorder.data.hub_tokenizer import piece_of
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
 from anyorder.evaluation.answers import Answers, Scoring, answer_questions
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
 from anyorder.models.cache_error import CacheError
 from anyorder.models.network import Network
-from anyorder.samplers.base import generate
-from anyorder.samplers.presets import preset_of
-from anyorder.trace.record import STREAM, Header, Record, RowEnd, Settings, StepRecord, fold, make_record, merge
-from anyorder.trace.replay import model_id
-from anyorder.trace.watch import record_steps, row_ends, starts
+from anyorder.samplers.insertion import Room
+from anyorder.samplers.presets import inserts
+from anyorder.trace.record import Record, RowStart, Settings
 
-DEFAULT_SAMPLER = {"mdm": "first-hitting", "arm": "causal"}
-DEFAULT_CACHE = {"mdm": "none", "arm": "exact"}
+DEFAULT_SAMPLER = {"mdm": "first-hitting", "arm": "causal", "ilm": "insertion"}
+DEFAULT_CACHE = {"mdm": "none", "arm": "exact", "ilm": "none"}
 FOR_CAUSAL = ("causal", "left-to-right")  # orders in which a causal model never reads a mask
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Calls:
-    """Who is told, when the rows are written, what was done and what the cache changed."""
-
-    on_record: Callable[[Record], None] | None = None
-    on_cache_error: Callable[[CacheError], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,8 @@ class LanguageModel:
     A result depends on the seed and the number of its row, not on how many rows are asked for at once.
 
     Args:
-        kind: "mdm" (masked diffusion: any order, sees both sides) or "arm" (autoregressive: left to right).
+        kind: "mdm" (masked diffusion: any order, sees both sides), "arm" (autoregressive: left to right) or "ilm"
+            (insertion: any order, and as many tokens as it likes).
         folder: the model folder it came from.
     """
 
@@ -60,8 +47,11 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int:
-        """The longest row the model reads; a model of a named size was trained on rows of this length."""
-        return self.model.config.max_length
+        """Tokens of the longest text the model reads; a model of a named size was trained on rows of this length.
+
+        An insertion model reads one more, which stands for the beginning.
+        """
+        return self.model.config.max_length - int(self.kind == "ilm")
 
     def sample(
         self,
@@ -86,12 +76,13 @@ class LanguageModel:
         """Write `n` rows that begin with the prompt.
 
         Args:
-            length: tokens of a row, prompt included; None: `max_length`.
+            length: tokens of a row, prompt included; None: `max_length`. An insertion model writes at most so many.
             stride: write rows longer than `max_length` through a window that slides by so many tokens; each window
                 begins with the last max_length - stride tokens written.
             guidance: w of unsupervised classifier-free guidance; 0 for none. Each guided pass costs two.
             guidance_interval: guide while the share of tokens not yet written lies in (low, high].
-            sampler: a name that `anyorder methods` lists; None: "first-hitting" for an MDM, "causal" for an ARM.
+            sampler: a name that `anyorder methods` lists; None: "first-hitting" for an MDM, "causal" for an ARM,
+                "insertion" for an ILM.
             num_steps, temperature, top_k, top_p, block: as in `make_sampler`.
             cache: "none", "exact" (the default for an ARM), or with a block "prefix" or "dual" (MDM): faster passes.
             on_record: called with the record of all that was done, for `anyorder.trace`.
@@ -105,17 +96,20 @@ class LanguageModel:
         row = self.tokenizer.encode(prompt)
         size = self.max_length if length is None else length
         if size < 1 or (size > self.max_length and stride is None):
+            longer = "" if self.kind == "ilm" else "; a stride writes longer rows"
             raise ValueError(
-                f"length={size}: must be between 1 and the {self.max_length} tokens the model reads; a stride writes "
-                "longer rows"
+                f"length={size}: must be between 1 and the {self.max_length} tokens the model reads{longer}"
             )
         if len(row) >= size:
             what = "length" if length is not None and length < self.max_length else "the model's length"
             raise ValueError(f"prompt: its {len(row)} tokens leave nothing to write in {what}={size}; shorten it")
-        masks = [self.model.vocab.mask_id] * (size - len(row))
+        if self.kind == "ilm":
+            start = RowStart(row=0, tokens=tuple(row), open=(len(row),), length=size)
+        else:
+            start = RowStart(row=0, tokens=(*row, *[self.model.vocab.mask_id] * (size - len(row))))
         end_at_eos = not isinstance(self.tokenizer, SymbolTokenizer)
-        calls = Calls(on_record, on_cache_error)
-        return self._write(row + masks, rule, n=n, seed=seed, end_at_eos=end_at_eos, calls=calls)
+        job = self._job(start, rule, n=n, seed=seed, end_at_eos=end_at_eos)
+        return write(job, Calls(on_record, on_cache_error))
 
     def infill(
         self,
@@ -137,38 +131,40 @@ class LanguageModel:
     ) -> list[Generation]:
         """Write what belongs into the gaps: `infill(["def add(a, b):\\n    return ", GAP(4)])`.
 
-        Every piece of text is turned into tokens by itself; the row is as long as pieces and gaps together.
+        Every piece of text is turned into tokens by itself, and stays as it is. An insertion model fills gaps of any
+        length, `GAP()`. For a masked diffusion model a row is as long as pieces and gaps together; where a gap may have
+        several lengths, `GAP(2, 6)`, it is given the one under which the text around it is likeliest (`given_bound`, 32
+        masked copies a length, which `nfe` does not count).
 
         Args:
             sampler, num_steps, temperature, top_k, top_p, block, on_record: as in `sample`.
             guidance, guidance_interval: as in `sample`; the prompt is the given text on both sides.
             cache, on_cache_error: as in `sample`.
         Raises:
-            ValueError: no gap, a row longer than the model, a value outside its range, or text after a gap for an
-                autoregressive model, which cannot see it.
+            ValueError: no gap, a row longer than the model, a value outside its range, a gap whose length the model
+                cannot choose, or text after a gap for an autoregressive model, which cannot see it.
         """
-        if isinstance(parts, str):
-            raise ValueError('parts: must be a list of texts and gaps, as in ["text ", GAP(4), " more"]')
         guided = (guidance, guidance_interval)
-        rule = self._rule(sampler, num_steps, temperature, top_k, top_p, block, guidance=guided, cache=cache)
-        row = [i for part in parts for i in self._ids(part)]
-        mask = self.model.vocab.mask_id
-        if mask not in row:
-            raise ValueError('parts: hold no gap, so there is nothing to write; add one, as in ["text ", GAP(4)]')
-        if self.kind == "arm" and any(i != mask for i in row[row.index(mask) :]):
-            raise ValueError(
-                "parts: an autoregressive model cannot see the text after a gap; use a masked diffusion model, "
-                "or end with the gap"
-            )
-        return self._write(row, rule, n=n, seed=seed, end_at_eos=False, calls=Calls(on_record, on_cache_error))
+        given = gapped(parts, self.tokenizer)
+        gaps = given.gaps if self.kind == "ilm" and set(given.gaps) != {Room()} else None
+        rule = self._rule(
+            sampler, num_steps, temperature, top_k, top_p, block, guidance=guided, cache=cache, gaps=gaps
+        )  # fmt: skip
+        if self.kind == "ilm":
+            start = grown_start(given, length=self.max_length)
+        else:
+            start = masked_start(given, self.model, length=self.max_length, seed=seed)
+        return write(self._job(start, rule, n=n, seed=seed, end_at_eos=False), Calls(on_record, on_cache_error))
 
     def score(self, texts: Sequence[str], *, draws: int = 32, context: int = 0, seed: int = 0) -> list[Score]:
-        """How well each text is predicted: exactly by an ARM, an unbiased estimate of the bound for an MDM.
+        """How well each text is predicted: exactly by an ARM, an unbiased estimate of the bound for an MDM or an ILM.
 
-        A text longer than the model is scored in consecutive windows of `max_length` tokens.
+        A text longer than the model is scored in consecutive windows of `max_length` tokens. An ILM also pays for the
+        end of each window, as it is not told how many tokens there are.
 
         Args:
-            draws: masked copies of each window, a multiple of 4 (MDM); the error falls with their number.
+            draws: masked or thinned copies of each window, a multiple of 4 (MDM, ILM); the error falls with their
+                number.
             context: tokens before a window that it reads again and does not score; 0: each window is on its own.
         Raises:
             ValueError: an empty text, draws that are no positive multiple of 4, or a context as long as the model.
@@ -219,10 +215,14 @@ class LanguageModel:
         *,
         guidance: tuple[float, tuple[float, float]],
         cache: str | None,
+        gaps: Sequence[Room] | None = None,
     ) -> Settings:
         """The settings, checked."""
-        if guidance[0] and self.kind == "arm":
-            raise ValueError(f"guidance={guidance[0]}: an autoregressive model was never shown a masked prompt; use 0")
+        if guidance[0] and self.kind != "mdm":
+            what = "autoregressive" if self.kind == "arm" else "insertion"
+            raise ValueError(f"guidance={guidance[0]}: an {what} model was never shown a masked prompt; use 0")
+        if self.kind == "ilm" and cache not in (None, "none"):
+            raise ValueError(f"cache={cache!r}: an insertion moves and changes all the model has read; use 'none'")
         values: dict[str, float | None] = {
             "num_steps": num_steps,
             "temperature": temperature,
@@ -235,6 +235,7 @@ class LanguageModel:
         named: dict[str, object] = {"name": self._name(sampler)}
         named |= {"guidance": guidance[0], "guidance_interval": guidance[1]}
         named["cache"] = DEFAULT_CACHE[self.kind] if cache is None else cache
+        named["gaps"] = None if gaps is None else [(gap.least, gap.most) for gap in gaps]
         settings = parse_config(Settings, {**named, **values}, source="sampler")
         settings.build()
         settings.around(self.model)
@@ -242,84 +243,19 @@ class LanguageModel:
 
     def _name(self, sampler: str | None) -> str:
         name = sampler or DEFAULT_SAMPLER[self.kind]
-        preset_of(name)  # an unknown one is said to be so, whatever the model
+        if self.kind == "ilm" and not inserts(name):
+            raise ValueError(
+                f"sampler={name!r}: writes masks, and an insertion model has none; use 'insertion' or 'ilm'"
+            )
+        if self.kind != "ilm" and inserts(name):
+            usual = DEFAULT_SAMPLER[self.kind]
+            raise ValueError(f"sampler={name!r}: inserts tokens, as only an insertion model (ILM) can; use {usual!r}")
         if self.kind == "arm" and name not in FOR_CAUSAL:
             raise ValueError(f"sampler={name!r}: an autoregressive model writes from left to right; use 'causal'")
         return name
 
-    def _ids(self, part: str | GAP) -> list[int]:
-        return [self.model.vocab.mask_id] * part.num_tokens if isinstance(part, GAP) else self.tokenizer.encode(part)
-
-    def _write(
-        self,
-        row: list[int],
-        rule: Settings,
-        *,
-        n: int,
-        seed: int,
-        end_at_eos: bool,
-        calls: Calls,
-    ) -> list[Generation]:
-        if n < 1:
-            raise ValueError(f"n={n}: must be >= 1 sample")
-        if calls.on_cache_error is not None and rule.cache == "none":
-            raise ValueError("cache='none': there is no cache to measure; use 'exact' (ARM), 'prefix' or 'dual' (MDM)")
-        if len(row) > self.max_length and rule.stride is None:
-            raise ValueError(f"the row has {len(row)} tokens, the model reads {self.max_length}; shorten text or gaps")
-        device, noise = self.model.rope_cos.device, Noise.of(seed).at(STREAM)
-        sampler, cached = rule.build(), rule.cached(self.model)
-        meter = None if calls.on_cache_error is None else CacheError(cached, self.model)
-        model = rule.guided(meter or cached)
-        x, at_once = torch.tensor([row], device=device), rows_at_once(len(row), vocab_size=self.model.vocab.size)
-        written: list[Generation] = []
-        batches: list[list[StepRecord]] = []
-        for ids in torch.split(torch.arange(n, device=device), at_once):
-            began = time.perf_counter()
-            canvas = Canvas.of(x.repeat(len(ids), 1), vocab=self.model.vocab, row_id=ids)
-            if calls.on_record is None:
-                ends = row_ends(generate(sampler, model, canvas, noise=noise))
-            else:
-                batches.append(list(record_steps(sampler, model, canvas, noise=noise)))
-                ends = fold(starts(canvas), batches[-1], vocab=self.model.vocab)
-            seconds = time.perf_counter() - began
-            written += [self._generation(e, seconds=seconds, name=rule.name, end_at_eos=end_at_eos) for e in ends]
-        if calls.on_record is not None:
-            calls.on_record(self._record(row, rule, batches, n=n, seed=seed, rows_at_once=at_once))
-        if calls.on_cache_error is not None and meter is not None:
-            calls.on_cache_error(meter)
-        return written
-
-    def _record(
-        self, row: list[int], rule: Settings, batches: list[list[StepRecord]], *, n: int, seed: int, rows_at_once: int
-    ) -> Record:
-        side = math.isqrt(len(row))
-        header = Header(
-            package=version("anyorder"),
-            model=model_id(self.folder, dtype=self.model.dtype),
-            sampler=rule,
-            seed=seed,
-            vocab=self.model.vocab,
-            rows_at_once=rows_at_once,
-            board=side if isinstance(self.tokenizer, SymbolTokenizer) and side * side == len(row) else None,
-            rows=starts(Canvas.of(torch.tensor([row]).repeat(n, 1), vocab=self.model.vocab)),
-        )
-        return make_record(header, merge(batches), text_of=lambda i: piece_of(self.tokenizer, i))
-
-    def _generation(self, end: RowEnd, *, seconds: float, name: str, end_at_eos: bool) -> Generation:
-        tokens = list(end.tokens)
-        ends = [i for i, token in enumerate(tokens) if token == self.model.vocab.eos_id]  # no prompt can spell it
-        return Generation(
-            text=self.tokenizer.decode(tokens[: ends[0]] if end_at_eos and ends else tokens),
-            tokens=tokens,
-            pieces=[piece_of(self.tokenizer, i) for i in tokens],
-            order=list(end.order),
-            token_logp=list(end.token_logp),
-            logp=end.logp,
-            num_tokens=sum(when >= 0 for when in end.order),
-            nfe=end.nfe,
-            seconds=seconds,
-            sampler=name,
-        )
+    def _job(self, start: RowStart, rule: Settings, *, n: int, seed: int, end_at_eos: bool) -> Job:
+        return Job(self.model, self.tokenizer, self.folder, start, rule, n=n, seed=seed, end_at_eos=end_at_eos)
 
 
 def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:

@@ -6,8 +6,9 @@ from anyorder.api.values import Score
 from anyorder.core.noise import Noise
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.likelihood.rolling import rolling
-from anyorder.models.network import Network
+from anyorder.models.network import Network, kind_of
 
+ESTIMATORS = {"mdm": "count", "arm": "causal", "ilm": "insertion"}
 REPLICATES = 4  # independent groups of draws behind a standard error
 LOGITS_AT_ONCE = 1 << 26  # numbers; bounds the memory of one pass
 ROWS_AT_ONCE = 64
@@ -42,17 +43,18 @@ def score_tokens(
     """The score of a text of these tokens in windows of the model's length.
 
     Args:
-        draws: masked copies of each window; not used for a causal network.
+        draws: masked or thinned copies of each window; not used for a causal network.
         context: tokens of each window but the first that were scored before and are only read.
     Raises:
         ValueError: a context outside 0..length-1.
     """
-    length = model.config.max_length
+    kind = kind_of(model.config)
+    length = model.config.max_length - int(kind == "ilm")  # where end-of-document stands for the beginning
     (made,) = rolling(
         model,
         [ids],
         names=[0],
-        estimator="causal" if model.config.causal else "count",
+        estimator=ESTIMATORS[kind],
         length=length,
         context=context,
         draws=draws,
@@ -67,7 +69,7 @@ def score_tokens(
         num_tokens=len(ids),
         num_bytes=num_bytes,
         estimator=made.estimator,
-        draws=1 if model.config.causal else draws,
+        draws=1 if kind == "arm" else draws,
         nfe=made.nfe,
         windows=made.windows,
     )

@@ -14,6 +14,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.likelihood.bound import Estimate, Rows, count_form
 from anyorder.likelihood.chain import chain_rule, exact_causal
+from anyorder.likelihood.insertion import insertion_bound
 from anyorder.likelihood.rows import bucket_of, rows_of
 
 
@@ -96,16 +97,17 @@ def rolling(
     Args:
         documents: as tokens.
         names: of each document's noise, any numbers; window w draws that of row name + w.
-        estimator: "count" or "chain" for a masked model, "causal" for an autoregressive one, as in `score_answers`.
+        estimator: "count" or "chain" for a masked model, "causal" for an autoregressive one, as in `score_answers`;
+            "insertion" for one that inserts: every window is a document, whose end is scored with it.
         length: the longest row the model reads.
         context, given: as in `windows`.
-        draws: masked copies of each window, for "count".
+        draws: masked or thinned copies of each window, for "count" and "insertion".
         rows_at_once: windows, and rows of a network pass, that are held together.
     Raises:
         ValueError: as `windows`, or an unknown estimator.
     """
-    if estimator not in ("count", "chain", "causal"):
-        raise ValueError(f"estimator={estimator!r}: must be one of count, chain, causal")
+    if estimator not in ("count", "chain", "causal", "insertion"):
+        raise ValueError(f"estimator={estimator!r}: must be one of count, chain, causal, insertion")
     pieces: list[Piece] = []
     for number, (ids, name) in enumerate(zip(documents, names)):
         for w, window in enumerate(windows(len(ids), length=length, context=context, given=given)):
@@ -118,7 +120,18 @@ def rolling(
         elif estimator == "chain":
             got = _chain(model, rows, rows_at_once)
         else:
-            got = _count(model, rows, draws=draws, noise=noise, replicates=replicates, rows_per_pass=rows_at_once)
+            bound = insertion_bound if estimator == "insertion" else count_form
+            got = bound(
+                model,
+                rows.tokens,
+                target=rows.target,
+                segment=rows.segment,
+                row_id=rows.row_id,
+                draws=draws,
+                noise=noise,
+                replicates=replicates,
+                rows_per_pass=rows_at_once,
+            )
         for piece, nats, stderr in zip(part, got.nats.tolist(), got.stderr.tolist()):
             size = len(piece.tokens) - piece.fresh
             passes = size * model.nfe if estimator == "chain" else got.nfe
@@ -159,20 +172,6 @@ def _chain(model: Denoiser, rows: Rows, rows_per_pass: int) -> Estimate:
         target=rows.target,
         segment=rows.segment,
         row_id=rows.row_id,
-        rows_per_pass=rows_per_pass,
-    )
-
-
-def _count(model: Denoiser, rows: Rows, *, draws: int, noise: Noise, replicates: int, rows_per_pass: int) -> Estimate:
-    return count_form(
-        model,
-        rows.tokens,
-        target=rows.target,
-        segment=rows.segment,
-        row_id=rows.row_id,
-        draws=draws,
-        noise=noise,
-        replicates=replicates,
         rows_per_pass=rows_per_pass,
     )
 

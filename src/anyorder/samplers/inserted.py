@@ -1,6 +1,7 @@
 """What insertion does to rows: tokens move up to make room, and what is known of each position moves with them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from anyorder.core.categorical import wide
 from anyorder.core.protocols import Denoiser
-from anyorder.core.types import Canvas
+from anyorder.core.types import Canvas, Vocab
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,47 @@ def read(model: Denoiser, canvas: Canvas) -> Reading:
     open_ = canvas.window & canvas.valid
     asked = open_.clone()
     asked[:, 0] = True  # the stop stands at a document's first position
-    logits = model(canvas, asked)
+    width = int(canvas.valid.sum(-1).max())  # what is padding in every row is not read
+    logits = model(columns(canvas, width), asked[:, :width])
     number = (asked.flatten().cumsum(0) - 1).view_as(asked)
     scores = logits[open_[asked]].index_fill(-1, torch.tensor([eos], device=logits.device), -torch.inf)
     mass = torch.full(open_.shape, -torch.inf, dtype=torch.float64, device=logits.device)
     mass = mass.masked_scatter(open_, torch.logsumexp(wide(scores), -1).double())
     return Reading(open_, scores, mass, logits[number[:, 0], eos].double())
+
+
+def opened(
+    rows: Sequence[Sequence[int]],
+    *,
+    gaps: Sequence[Sequence[int]],
+    length: int,
+    vocab: Vocab,
+    row_id: Int[Tensor, " B"],
+) -> Canvas:
+    """Rows of an insertion model before the first step: end-of-document, what is given, and room up to `length` tokens.
+
+    Args:
+        rows: the given tokens, at most `length` each.
+        gaps: of each row the places where tokens may be inserted: k is after its first k tokens.
+        length: most tokens of a row; end-of-document, which stands for the beginning, is none of them.
+    """
+    eos = vocab.eos_id
+    assert eos is not None  # an insertion model has one
+    x = torch.tensor([[eos, *row, *[vocab.pad_id] * (length - len(row))] for row in rows], device=row_id.device)
+    position = torch.arange(length + 1, device=row_id.device)
+    size = torch.tensor([1 + len(row) for row in rows], device=row_id.device)
+    valid = position < size[:, None]
+    window = torch.zeros_like(valid)
+    for row, places in enumerate(gaps):
+        window[row, list(places)] = True
+    return Canvas(x=x, fixed=valid, window=window, segment=valid.long(), row_id=row_id)
+
+
+def columns(canvas: Canvas, width: int) -> Canvas:
+    """The first columns of every row."""
+    cut = {name: getattr(canvas, name)[:, :width] for name in ("x", "fixed", "window")}
+    segment = None if canvas.segment is None else canvas.segment[:, :width]
+    return dataclasses.replace(canvas, segment=segment, **cut)
 
 
 def insert(

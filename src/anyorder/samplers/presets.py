@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from anyorder.core.config import nearest, parse_spec
 from anyorder.core.protocols import Sampler
@@ -12,6 +12,8 @@ from anyorder.samplers.blockwise import Blockwise
 from anyorder.samplers.causal import Causal
 from anyorder.samplers.count import Binomial, One, Quota, check_num_steps
 from anyorder.samplers.high_order import Corrected, Extrapolated
+from anyorder.samplers.inserting import INSERTING
+from anyorder.samplers.insertion import Insert, Room
 from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
 from anyorder.samplers.preset import ANCESTRAL_STEPS, Preset
@@ -220,6 +222,8 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
+EVERY_PRESET = {**PRESETS, **INSERTING}  # those that write masks, and those that insert
+
 
 def make_sampler(
     name: str,
@@ -231,19 +235,23 @@ def make_sampler(
     block: int | None = None,
     window: int | None = None,
     stride: int | None = None,
+    gaps: Sequence[Room] | None = None,
 ) -> Sampler:
     """The named sampler with a token rule.
 
     Args:
-        name: a key of `PRESETS`, with settings of its own if wanted: "threshold:tau=0.8".
+        name: a key of `EVERY_PRESET`, with settings of its own if wanted: "threshold:tau=0.8".
         block: write block by block, so many positions each; num_steps are then per block.
         window, stride: the network reads `window` positions, which slide along the row by `stride`.
+        gaps: of a sampler that inserts, as in `Insert`.
     Raises:
-        ValueError: an unknown name, a value outside its range, or num_steps for a sampler that has no such thing.
+        ValueError: an unknown name, a value outside its range, or one for a sampler that has no such thing.
     """
     spec = name
     name, given = parse_spec(spec)
     preset = preset_of(spec)
+    if name in INSERTING:
+        _refuse_for_insertion(name, {"num_steps": num_steps, "block": block, "stride": stride})
     if num_steps is not None:
         check_num_steps(num_steps)
         if not preset.paced:
@@ -253,6 +261,10 @@ def make_sampler(
             )
     token = TokenRule(temperature=temperature, top_k=top_k, top_p=top_p)
     sampler = preset.build(num_steps, token, _settings(spec, given, preset.settings))
+    if isinstance(sampler, Insert):
+        return sampler if gaps is None else dataclasses.replace(sampler, gaps=tuple(gaps))
+    if gaps is not None:
+        raise ValueError(f"sampler.gaps: {name} writes as many tokens as there are masks; leave it out")
     if block is not None:
         sampler = Blockwise(sampler, block)
     if stride is None:
@@ -269,10 +281,24 @@ def preset_of(spec: str) -> Preset:
         ValueError: an unknown name.
     """
     name = parse_spec(spec)[0]
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"sampler={name!r}: unknown; did you mean {near!r}? known: {', '.join(PRESETS)}")
-    return PRESETS[name]
+    if name not in EVERY_PRESET:
+        near = difflib.get_close_matches(name, EVERY_PRESET, n=1, cutoff=0.0)[0]
+        raise ValueError(f"sampler={name!r}: unknown; did you mean {near!r}? known: {', '.join(EVERY_PRESET)}")
+    return EVERY_PRESET[name]
+
+
+def inserts(spec: str) -> bool:
+    """Whether the sampler of this name inserts tokens instead of writing masks; ValueError as `preset_of`."""
+    preset_of(spec)
+    return parse_spec(spec)[0] in INSERTING
+
+
+def _refuse_for_insertion(name: str, given: Mapping[str, int | None]) -> None:
+    for key, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"sampler.{key}={value}: {name} inserts tokens where it likes until the model stops; leave it out"
+            )
 
 
 def _settings(spec: str, given: Mapping[str, str], known: Mapping[str, float]) -> dict[str, float]:

@@ -6,14 +6,15 @@ how the rows were cut into batches. Log-probabilities are natural. docs/traces.m
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
 from anyorder.core.protocols import Denoiser, Sampler
 from anyorder.core.types import Vocab
 from anyorder.guidance.classifier_free import ClassifierFree
 from anyorder.models.cache import with_cache
+from anyorder.samplers.insertion import Room
 from anyorder.samplers.presets import make_sampler
 
 FORMAT: Final = "anyorder-trace"
@@ -21,6 +22,8 @@ VERSION: Final = 1
 STREAM = "sample"  # the noise of a generation is Noise.of(seed).at(STREAM)
 
 Token = tuple[NonNegativeInt, NonNegativeInt | None, FiniteFloat]
+Inserted = tuple[NonNegativeInt, NonNegativeInt, FiniteFloat]
+Gap = tuple[NonNegativeInt, NonNegativeInt | None]
 
 
 class _Value(BaseModel, frozen=True, extra="forbid"):
@@ -38,14 +41,18 @@ class ModelId(_Value):
     """
 
     path: str
-    kind: Literal["mdm", "arm"]
+    kind: Literal["mdm", "arm", "ilm"]
     sha256: str
     tokenizer: str
     dtype: str
 
 
 class Settings(_Value):
-    """What `make_sampler` makes a sampler of, and what the model is wrapped in."""
+    """What `make_sampler` makes a sampler of, and what the model is wrapped in.
+
+    Args:
+        gaps: least and most tokens of each gap, for a sampler that inserts; None: any number.
+    """
 
     name: str
     num_steps: int | None = None
@@ -58,6 +65,7 @@ class Settings(_Value):
     guidance: float = 0.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     cache: str = "none"
+    gaps: tuple[Gap, ...] | None = None
 
     def around(self, model: Denoiser) -> Denoiser:
         """The model as the sampler asks it; ValueError as `ClassifierFree` and `cached`."""
@@ -92,14 +100,31 @@ class Settings(_Value):
             block=self.block,
             window=self.window,
             stride=self.stride,
+            gaps=None if self.gaps is None else [Room(least, most) for least, most in self.gaps],
         )
 
 
 class RowStart(_Value):
-    """A row before its first step; `tokens` holds `vocab.mask_id` where it is to be written."""
+    """A row before its first step.
+
+    Args:
+        tokens: `vocab.mask_id` stands where one is to be written.
+        open: of a row that grows, the places where tokens may be inserted: k is after its first k tokens. Else None.
+        length: most tokens of a row that grows. Else None.
+    """
 
     row: NonNegativeInt
     tokens: tuple[NonNegativeInt, ...]
+    open: tuple[NonNegativeInt, ...] | None = None
+    length: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _grows_as_a_whole(self) -> "RowStart":
+        if (self.open is None) != (self.length is None):
+            raise ValueError("open and length: a row that grows has both, another has neither")
+        if max(self.open or (0,)) > len(self.tokens) or len(self.tokens) > (self.length or math.inf):
+            raise ValueError(f"open={self.open}, length={self.length}: do not fit a row of {len(self.tokens)} tokens")
+        return self
 
 
 class Header(_Value):
@@ -133,6 +158,8 @@ class RowStep(_Value):
             back, so that nobody saw it.
         masked: positions that went back to the mask.
         edited: positions of `writes` that showed a token before; it may have been drawn again.
+        inserted: (position, token, log-probability) of each token inserted, from the left, where it stands when the
+            step is done: what stood there and behind it has moved up.
     """
 
     row: NonNegativeInt
@@ -140,6 +167,7 @@ class RowStep(_Value):
     writes: tuple[Token, ...] = ()
     masked: tuple[NonNegativeInt, ...] = ()
     edited: tuple[NonNegativeInt, ...] = ()
+    inserted: tuple[Inserted, ...] = ()
 
 
 class StepRecord(_Value):
@@ -182,7 +210,7 @@ class Record(_Value):
     def ids(self) -> set[int]:
         """Every token id in it but the mask."""
         given = {token for row in self.header.rows for token in row.tokens}
-        written = {t for s in self.steps for r in s.rows for _, t, _ in r.writes if t is not None}
+        written = {t for s in self.steps for r in s.rows for _, t, _ in (*r.writes, *r.inserted) if t is not None}
         return (given | written) - {self.header.vocab.mask_id}
 
 
@@ -229,9 +257,10 @@ class _Sheet:
     """One row while steps are applied to it."""
 
     def __init__(self, start: RowStart, vocab: Vocab) -> None:
-        self.row, self.vocab = start.row, vocab
+        self.row, self.vocab, self.length = start.row, vocab, start.length
         self.tokens = list(start.tokens)
         self.open = [t == vocab.mask_id for t in start.tokens]
+        self.gaps = None if start.open is None else [k in start.open for k in range(len(self.tokens) + 1)]
         self.order = [-1] * len(self.tokens)
         self.logp = [0.0] * len(self.tokens)
         self.nfe = 0
@@ -245,12 +274,31 @@ class _Sheet:
         for position in change.masked:
             self._check(step, position, None)
             self.tokens[position] = self.vocab.mask_id
+        for position, token, logp in change.inserted:
+            self._insert(step, position, token, logp)
+
+    def _insert(self, step: int, position: int, token: int, logp: float) -> None:
+        where = f"row {self.row}, step {step}, position {position}"
+        if self.gaps is None or position >= len(self.gaps) or not self.gaps[position]:
+            raise ValueError(f"{where}: is not a place where tokens may be inserted")
+        if len(self.tokens) == self.length:
+            raise ValueError(f"{where}: the row has its {self.length} tokens already")
+        self._check_token(where, token)
+        rows: tuple[tuple[list[Any], Any], ...] = (
+            (self.tokens, token), (self.open, False), (self.gaps, True), (self.order, step), (self.logp, logp)
+        )  # fmt: skip
+        for values, value in rows:
+            values.insert(position, value)
 
     def _check(self, step: int, position: int, token: int | None) -> None:
         where = f"row {self.row}, step {step}, position {position}"
         if position >= len(self.tokens) or not self.open[position]:
             raise ValueError(f"{where}: is not a position that was to be written")
-        if token is not None and token >= self.vocab.size:
+        if token is not None:
+            self._check_token(where, token)
+
+    def _check_token(self, where: str, token: int) -> None:
+        if token >= self.vocab.size:
             raise ValueError(f"{where}: token {token} is not below the vocabulary's size, {self.vocab.size}")
 
     def end(self) -> RowEnd:

@@ -9,10 +9,9 @@ import torch
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
-from anyorder.core.types import Canvas
 from anyorder.hub.load import read_about, weights_hash
 from anyorder.trace.record import STREAM, ModelId, Record, RowStep, StepRecord
-from anyorder.trace.watch import record_steps
+from anyorder.trace.watch import canvas_of, record_steps
 
 # Machines, thread counts, batch sizes and versions of PyTorch add the terms of a sum in different orders, and then the
 # last digits of log-probabilities differ: in float32 by about 1e-6 for the same rows in other batches. On the machine
@@ -84,7 +83,7 @@ def replay(record: Record, model: Denoiser, *, device: torch.device | None = Non
         largest=largest,
         steps=max((s.step for s in record.steps), default=-1) + 1,
         rows=len(header.rows),
-        writes=sum(len(r.writes) for r in every),
+        writes=sum(len(r.writes) + len(r.inserted) for r in every),
         revisions=sum(len(r.masked) + len(r.edited) for r in every),
         nfe=sum(r.nfe for r in every),
     )
@@ -99,11 +98,7 @@ def _compare(record: Record, model: Denoiser, device: torch.device, limit: float
         rows = header.rows[first : first + header.rows_at_once]
         ids = {row.row for row in rows}
         expected = {s.step: {r.row: r for r in s.rows if r.row in ids} for s in record.steps}
-        canvas = Canvas.of(
-            torch.tensor([row.tokens for row in rows], device=device),
-            vocab=header.vocab,
-            row_id=torch.tensor([row.row for row in rows], device=device),
-        )
+        canvas = canvas_of(rows, vocab=header.vocab, device=device)
         for done in record_steps(sampler, model, canvas, noise=noise):
             yield _step_difference(expected.pop(done.step, {}), done, record, limit)
         for step, left in expected.items():
@@ -128,7 +123,7 @@ def _step_difference(
 
 def _row_difference(theirs: RowStep, ours: RowStep, pieces: dict[int, str], limit: float) -> tuple[str | None, float]:
     """What differs first, by position, then in passes; and by how much log-probabilities differ."""
-    wrote, writes = ({p: (t, logp) for p, t, logp in r.writes} for r in (theirs, ours))
+    wrote, writes = ({p: (t, logp) for p, t, logp in (*r.writes, *r.inserted)} for r in (theirs, ours))
     largest = 0.0
     for position in sorted({*wrote, *writes, *theirs.masked, *ours.masked, *theirs.edited, *ours.edited}):
         told, did = (_said(r, position, pieces) for r in (theirs, ours))
@@ -146,12 +141,12 @@ def _row_difference(theirs: RowStep, ours: RowStep, pieces: dict[int, str], limi
 
 def _said(row: RowStep, position: int, pieces: dict[int, str]) -> str:
     """What a step did at a position, in words."""
-    token = next((t for p, t, _ in row.writes if p == position), -1)
+    token = next((t for p, t, _ in (*row.writes, *row.inserted) if p == position), -1)
     back = position in row.masked
     if token is None:
         return "wrote it and took it back"
     if token >= 0:
-        how = "replaced it by" if position in row.edited else "wrote"
+        how = "replaced it by" if position in row.edited else "inserted" if row.inserted else "wrote"
         text = f"{pieces[token]!r} (token {token})" if token in pieces else f"token {token}"
         return f"{how} {text}" + (" and took it back" if back else "")
     return "took it back" if back else "left it as it was"
