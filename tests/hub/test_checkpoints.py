@@ -341,53 +341,6 @@ def test_a_pickle_that_would_run_code_is_not_read(tmp_path, capsys):
             convert(tmp_path / f"{name}.pt", tmp_path / "out")
 
 
-def ilm_shapes(size=28, d=24, ff=40, layers=2):
-    out = {"embed_tokens.weight": (size, d), "type_embeddings.weight": (2, d), "output_layer.linear.weight": (size, d)}
-    for i in range(layers):
-        own = f"encoder.{i}."
-        for n in "12":
-            out |= {f"{own}norm{n}.weight": (d,), f"{own}norm{n}.bias": (d,)}
-        out |= {f"{own}attn_qkv.weight": (3 * d, d), f"{own}o_proj.weight": (d, d)}
-        out |= {f"{own}mlp.0.weight": (ff, d), f"{own}mlp.0.bias": (ff,)}
-        out |= {f"{own}mlp.2.weight": (d, ff), f"{own}mlp.2.bias": (d,), f"{own}rotary_emb.inv_freq": (32,)}
-    stop = "length_output_layer."
-    out |= {f"{stop}norm_final.weight": (d,), f"{stop}norm_final.bias": (d,), f"{stop}mlp.0.weight": (2 * d, d)}
-    out |= {f"{stop}mlp.0.bias": (2 * d,), f"{stop}mlp.2.weight": (d, 2 * d), f"{stop}mlp.2.bias": (d,)}
-    return out | {f"{stop}linear.weight": (2, d)}
-
-
-def test_ilm_is_checked_and_kept_as_safetensors(tmp_path):
-    tensors = random_tensors(ilm_shapes()) | {"type_embeddings.weight": torch.zeros(2, 24)}
-    path = save_pickle(tmp_path / "ilm.pt", tensors)
-    made = convert(path, tmp_path / "out", heads=4)
-    kept = load_file(tmp_path / "out" / "model.safetensors")
-    assert kept.keys() == {n for n in tensors if "inv_freq" not in n}
-    assert all(torch.equal(kept[n], tensors[n]) for n in kept)
-    assert read_config(tmp_path / "out") == {
-        "model_type": "ilm", "vocab_size": 28, "hidden_size": 24, "intermediate_size": 40, "num_layers": 2,
-        "num_heads": 4,
-    }  # fmt: skip
-    assert made.num_params == sum(t.numel() for t in kept.values())
-    with pytest.raises(ValueError, match=r"is an insertion model; it can be converted and inspected, not used yet"):
-        load_model(tmp_path / "out")
-    with pytest.raises(ValueError, match=r"no tensor of ILM shows the number of attention heads; .* --heads"):
-        convert(path, tmp_path / "again")
-    with pytest.raises(ValueError, match=r"heads=5: must divide the width 24"):
-        convert(path, tmp_path / "again", heads=5)
-    save_pickle(path, {n: t for n, t in tensors.items() if n != "encoder.1.norm2.bias"})
-    with pytest.raises(ValueError, match=r"tensor 'encoder\.1\.norm2\.bias' is missing"):
-        convert(path, tmp_path / "again", heads=4)
-
-
-def test_the_published_size_of_ilm():
-    from anyorder.hub.fields import Fields
-    from anyorder.hub.ilm import ilm_shapes as shapes
-
-    config = {"vocab_size": 30_524, "hidden_size": 768, "intermediate_size": 3072, "num_layers": 12}
-    found = shapes(Fields(config, "small"))
-    assert sum(torch.Size(s).numel() for s in found.values()) + 2 * 768 == 134_268_672
-
-
 NOT_CONVERTED = {
     "ours again": (
         lambda f, o: convert(o, f / "x"),

@@ -6,11 +6,11 @@ import pytest
 from checkpoints import EOS, MASK, byte_tokenizer, sentencepiece_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Library
-from tokenizers import models
 
 from anyorder.core.types import Vocab
-from anyorder.data.hub_tokenizer import HubTokenizer, piece_of, read_hub_tokenizer
+from anyorder.data.hub_tokenizer import HubTokenizer, piece_of, read_hub_tokenizer, special_ids
 from anyorder.data.tokenizer import PLACEHOLDER, ByteTokenizer, Tokenizer
 
 BYTES = HubTokenizer(byte_tokenizer(), Vocab(264, MASK, 264, EOS))
@@ -81,6 +81,60 @@ def test_the_file_is_kept_as_it_was_published(tmp_path):
     tokenizer = HubTokenizer(text, BYTES.vocab)
     assert tokenizer.save(tmp_path).read_text() == text
     assert tokenizer.hash == HubTokenizer(text, BYTES.vocab).hash != BYTES.hash
+
+
+def word_pieces():
+    """tokenizer.json in the style of BERT: lower case, ## for what continues a word."""
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "[BOS]",
+        "[EOS]",
+        "play",
+        "##ing",
+        "##s",
+        "a",
+        ".",
+        "[",
+        "]",
+    ]
+    library = Library(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
+    library.normalizer, library.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    library.add_special_tokens([AddedToken(p, special=True) for p in pieces[:7]])
+    return library.to_str()
+
+
+def test_words_come_back_in_lower_case_with_a_space_between_them():
+    tokenizer = HubTokenizer(word_pieces(), Vocab(14, 14, 15, 2))
+    assert tokenizer.encode("Playing a  plays.") == [7, 8, 10, 7, 9, 11]
+    assert tokenizer.decode([2, 5, 7, 8, 10, 7, 9, 11, 6]) == "playing a plays ."
+    assert [tokenizer.piece(i) for i in (7, 8, 2)] == [" play", "ing", ""]
+    assert tokenizer.num_bytes([7, 8]) == len(" playing")
+    assert tokenizer.encode("[CLS] what") == [12, 1, 13, 1]  # no special token but that of unknown words
+    assert tokenizer.decode([10, 1, 10]) == "a a"
+
+
+def test_special_tokens_of_a_list_of_words_are_words():
+    library = Library(models.WordLevel({"7": 0, "12": 1, "<bos>": 2, "<unk>": 3}, unk_token="<unk>"))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    library.add_special_tokens([AddedToken("<bos>", special=True)])
+    tokenizer = HubTokenizer(library.to_str(), Vocab(4, 4, 5, 3))
+    assert tokenizer.encode("7 12 <bos> 9") == [0, 1, 2, 3]
+    assert tokenizer.decode([0, 1, 2, 0]) == "7 12 7"
+
+
+def test_all_special_tokens_that_a_tokenizer_names(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(word_pieces())
+    named = {"cls_token_id": 2, "bos_token_id": 5, "eos_token_id": 6, "pad_token_id": 0, "mask_token_id": 4}
+    assert special_ids(tmp_path) == special_ids(tmp_path / "tokenizer.json") == named
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"cls_token": "[SEP]"}))
+    assert special_ids(tmp_path) == named | {"cls_token_id": 3}
+    assert special_ids(tmp_path / "nothing") == {}
+    ByteTokenizer().save(tmp_path)
+    assert special_ids(tmp_path) == {}
 
 
 NOT_READ = {

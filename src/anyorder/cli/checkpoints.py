@@ -7,7 +7,6 @@ from anyorder.cli.parser import Parser
 from anyorder.cli.show import count, finish, pairs
 
 if TYPE_CHECKING:
-    from anyorder.hub.ilm import Insertion
     from anyorder.hub.source import Source
 
 KINDS = {"mdm": "masked diffusion (MDM)", "arm": "autoregressive (ARM)", "ilm": "insertion (ILM)"}
@@ -69,13 +68,9 @@ def convert(args: list[str]) -> None:
 
 def describe_checkpoint(source: "Source", *, heads: int | None) -> tuple[dict[str, Any], str]:
     """Facts of a published checkpoint whose names and shapes fit, from its headers alone; and as text."""
-    from anyorder.hub.convert import open_insertion
     from anyorder.hub.families import FAMILIES
-    from anyorder.hub.ilm import is_insertion
     from anyorder.hub.published import published
 
-    if is_insertion(source):
-        return _describe_insertion(open_insertion(source, heads=heads))
     checkpoint = published(source, heads=heads)
     plan, family = checkpoint.plan, FAMILIES[checkpoint.name]
     dtypes = sorted({str(source.entries[name].dtype).removeprefix("torch.") for name, _ in checkpoint.tensors})
@@ -108,27 +103,6 @@ def describe_checkpoint(source: "Source", *, heads: int | None) -> tuple[dict[st
     return about | {"tokenizer": tokenizer}, pairs(lines)
 
 
-def _describe_insertion(checkpoint: "Insertion") -> tuple[dict[str, Any], str]:
-    source, config = checkpoint.source, dict(checkpoint.config)
-    about = {
-        "place": str(source.place),
-        "family": "ilm",
-        "kind": "ilm",
-        "config": config,
-        "parameters": checkpoint.num_params,
-        "tensors": len(checkpoint.names),
-    }
-    lines = [
-        ("checkpoint", str(source.place)),
-        ("family", "ilm: insertion language models; converted and inspected, not used yet"),
-        ("kind", KINDS["ilm"]),
-        ("shape", ", ".join(f"{key} {value}" for key, value in config.items() if key != "model_type")),
-        ("parameters", f"{checkpoint.num_params:,} in {len(checkpoint.names)} tensors"),
-        ("checked", "names and shapes; anyorder convert checks the values too"),
-    ]
-    return about, pairs(lines)
-
-
 def _tokenizer(checkpoint: Any) -> tuple[str, str]:
     """The tokenizer beside a checkpoint, or why there is none; and its special ids."""
     from anyorder.hub.load import published_tokenizer
@@ -138,7 +112,7 @@ def _tokenizer(checkpoint: Any) -> tuple[str, str]:
     except ValueError as error:
         return f"none: {error}", ""
     vocab = found.vocab
-    mask = "" if checkpoint.kind == "arm" else f", mask {vocab.mask_id}"
+    mask = "" if checkpoint.kind != "mdm" else f", mask {vocab.mask_id}"
     end = "" if vocab.eos_id is None else f", end of document {vocab.eos_id}"
     return f"{type(found).__name__}, SHA-256 {found.hash[:12]}", mask + end
 

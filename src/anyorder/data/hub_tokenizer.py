@@ -1,7 +1,10 @@
-"""The `tokenizer.json` of a published checkpoint as a tokenizer of ours: byte-level or sentencepiece-like BPE.
+"""The `tokenizer.json` of a published checkpoint as a tokenizer of ours: BPE (byte-level, sentencepiece-like) or words.
 
 Special tokens are never spelt in text: what looks like one is encoded letter by letter, so that no document can smuggle
-a mask or an end in.
+a mask or an end in. Only a list of whole words (`WordLevel`) has no letters; there a special token is a word.
+
+Words (`WordPiece`, `WordLevel`) lose what is between them: a text comes back with one space between any two, in lower
+case if the tokenizer says so, and without words that it does not know.
 """
 
 import hashlib
@@ -19,12 +22,18 @@ from jaxtyping import Int
 from torch import Tensor
 
 from anyorder.core.types import Vocab
-from anyorder.data.tokenizer import FILE, PLACEHOLDER, Tokenizer, byte_of_letter
+from anyorder.data.tokenizer import FILE, PLACEHOLDER, Tokenizer, byte_of_letter, is_ours
 
-MASKS: Final = ("<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>", "<|MASK|>")
-ENDS: Final = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]")
+SPECIAL_IDS: Final = {  # fields of a configuration, and the usual names of what they are
+    "cls_token_id": ("[CLS]", "<cls>"),
+    "bos_token_id": ("[BOS]", "<bos>"),
+    "eos_token_id": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]"),
+    "pad_token_id": ("[PAD]", "<pad>"),
+    "mask_token_id": ("<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>", "<|MASK|>"),
+}
 SPARE_ROWS: Final = 1024  # rows that an embedding may have beyond the tokenizer's ids, to round its size up
 SPACE: Final = "▁"  # how sentencepiece spells a space
+WORDS: Final = ("WordPiece", "WordLevel")
 BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -53,8 +62,11 @@ class HubTokenizer:
                 "name the checkpoint's own tokenizer"
             )
         kinds = set(re.findall(r'"type":\s*"(\w+)"', json.dumps(_parts(self.text))))
-        if self._spec["model"].get("type", "BPE") != "BPE" or not kinds & {"ByteLevel", "Metaspace", "ByteFallback"}:
-            raise ValueError(f"{FILE}: is neither a byte-level nor a sentencepiece-like BPE; no other kind is read")
+        bpe = self._spec["model"].get("type", "BPE") == "BPE" and kinds & {"ByteLevel", "Metaspace", "ByteFallback"}
+        if not bpe and not self._words:
+            raise ValueError(
+                f"{FILE}: is neither a byte-level nor a sentencepiece-like BPE nor words; no other kind is read"
+            )
 
     @cached_property
     def _spec(self) -> dict[str, Any]:
@@ -70,6 +82,10 @@ class HubTokenizer:
         return library
 
     @property
+    def _words(self) -> bool:
+        return self._spec["model"].get("type") in WORDS and self._spec.get("pre_tokenizer") is not None
+
+    @property
     def num_known(self) -> int:
         """One more than the last id that the file knows."""
         return 1 + max(self._library.get_vocab(with_added_tokens=True).values())
@@ -77,7 +93,7 @@ class HubTokenizer:
     @cached_property
     def _begins_with_space(self) -> bool:
         """Whether the tokenizer puts a space before a text."""
-        return self._library.encode("a", add_special_tokens=False).tokens[0].startswith(SPACE)
+        return self._words or self._library.encode("a", add_special_tokens=False).tokens[0].startswith(SPACE)
 
     @cached_property
     def _pieces(self) -> tuple[bytes, ...]:
@@ -87,8 +103,10 @@ class HubTokenizer:
             t["id"]: b"" if t.get("special") else t["content"].encode() for t in self._spec.get("added_tokens", [])
         }
         pieces = [b""] * self.vocab.num_ids
-        letters = byte_of_letter()
+        letters, inner = byte_of_letter(), self._spec["model"].get("continuing_subword_prefix") or "\0"
         for name, i in self._library.get_vocab(with_added_tokens=True).items():
+            if self._words:
+                name = name.removeprefix(inner) if name.startswith(inner) else SPACE + name
             pieces[i] = added[i] if i in added else _bytes_of(name, letters if byte_level else None)
         pieces[self.vocab.mask_id] = PLACEHOLDER.encode()
         return tuple(pieces)
@@ -170,23 +188,43 @@ def read_hub_tokenizer(place: Path) -> tuple[str, int | None, int | None]:
         ValueError: no `tokenizer.json` there, or one that the library does not read.
     """
     path = place if place.suffix == ".json" else place / FILE
+    text, ids = _vocabulary(path)
+    return text, _named(ids, path, "mask_token_id"), _named(ids, path, "eos_token_id")
+
+
+def special_ids(place: Path) -> dict[str, int]:
+    """The special tokens that a tokenizer names, as fields of a configuration; none where no published tokenizer is.
+
+    Args:
+        place: as in `read_hub_tokenizer`.
+    Raises:
+        ValueError: a file that the library does not read.
+    """
+    path = place if place.suffix == ".json" else place / FILE
+    if not path.is_file() or is_ours(path):
+        return {}
+    _, ids = _vocabulary(path)
+    return {key: i for key in SPECIAL_IDS if (i := _named(ids, path, key)) is not None}
+
+
+def _vocabulary(path: Path) -> tuple[str, dict[str, int]]:
+    """The text of a tokenizer file, and the id of every token."""
     try:
         text = path.read_text(encoding="utf-8")
-        ids = tokenizers.Tokenizer.from_str(text).get_vocab(with_added_tokens=True)
+        return text, tokenizers.Tokenizer.from_str(text).get_vocab(with_added_tokens=True)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; put the checkpoint's {FILE} there") from None
     except Exception as error:  # the library raises plain Exceptions
         raise ValueError(f"{path}: not a tokenizer ({error}); get it again") from None
-    return text, _named(ids, path, "mask_token", MASKS), _named(ids, path, "eos_token", ENDS)
 
 
-def _named(ids: Mapping[str, int], path: Path, key: str, usual: Sequence[str]) -> int | None:
-    """The id that tokenizer_config.json names, else the only one with a usual name."""
+def _named(ids: Mapping[str, int], path: Path, key: str) -> int | None:
+    """The id of a special token: of what tokenizer_config.json names, else of the only one with a usual name."""
     beside = path.with_name("tokenizer_config.json")
     settings = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-    named = settings.get(key)
+    named = settings.get(key.removesuffix("_id"))
     content = named.get("content") if isinstance(named, dict) else named
     if isinstance(content, str) and content in ids:
         return ids[content]
-    found = [ids[name] for name in usual if name in ids]
+    found = [ids[name] for name in SPECIAL_IDS[key] if name in ids]
     return found[0] if len(found) == 1 else None

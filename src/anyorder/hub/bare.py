@@ -1,29 +1,39 @@
-"""Checkpoints that come without a configuration: what their shapes say, and what must be said besides."""
+"""Checkpoints that come without a whole configuration: what their shapes say, and what must be said besides."""
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from anyorder.data.hub_tokenizer import special_ids
 from anyorder.hub.source import Source
 from anyorder.models.config import SIZES
 
 SMDM_MARK = "transformer.h.0.mlp.swiglu.w1.weight"
 ILM_MARK = "length_output_layer.linear.weight"
+ILM_TRUNK = ("encoder.0.attn_qkv.weight", "encoder.0.norm1.bias")
+ILM_KEY = "nhead"  # stands in configurations of ILM, which name no model type
 GIVE = "say how many with --heads"
 
 
-def bare_config(source: Source, *, heads: int | None) -> dict[str, Any] | None:
-    """The configuration of a checkpoint that has none, from its shapes; None if its tensors are of no known kind.
+def whole_config(source: Source, *, heads: int | None, tokenizer: Path | None) -> Mapping[str, Any]:
+    """The configuration of a checkpoint, with what its shapes and its tokenizer say where it says nothing itself.
 
     Args:
         heads: attention heads, which no tensor shows; None: those of the published size with these shapes.
+        tokenizer: the file that names the special tokens of an ILM, or its folder; None: beside the checkpoint.
     Raises:
-        ValueError: shapes that do not go together, or no published size has them.
+        ValueError: shapes that do not go together, no published size has them, or an Insertion Transformer.
     """
     shapes = {name: entry.shape for name, entry in source.entries.items()}
-    if SMDM_MARK in shapes:
-        return _smdm(shapes, source, heads)
-    return _ilm(shapes, source, heads) if ILM_MARK in shapes else None
+    if ILM_MARK in shapes:
+        return _ilm(shapes, source, heads) | special_ids(tokenizer or source.folder) | dict(source.config)
+    if all(name in shapes for name in ILM_TRUNK):
+        raise ValueError(
+            f"{source.place}: is an insertion model without a stop head, as the Insertion Transformers published with "
+            "ILM are; only those with one are read"
+        )
+    return _smdm(shapes, source, heads) if not source.config and SMDM_MARK in shapes else source.config
 
 
 def _smdm(shapes: Mapping[str, tuple[int, ...]], source: Source, heads: int | None) -> dict[str, Any]:
@@ -50,16 +60,17 @@ def _smdm(shapes: Mapping[str, tuple[int, ...]], source: Source, heads: int | No
 
 
 def _ilm(shapes: Mapping[str, tuple[int, ...]], source: Source, heads: int | None) -> dict[str, Any]:
-    if heads is None:
+    """The arguments of its public code that shapes show."""
+    if heads is None and ILM_KEY not in source.config:
         raise ValueError(f"{source.place}: no tensor of ILM shows the number of attention heads; {GIVE}")
     size, d = _matrix(shapes, "embed_tokens.weight", source)
     return {
         "model_type": "ilm",
-        "vocab_size": size,
-        "hidden_size": d,
-        "intermediate_size": _matrix(shapes, "encoder.0.mlp.0.weight", source)[0],
+        "num_embeddings": size,
+        "d_model": d,
+        "dim_feedforward": _matrix(shapes, "encoder.0.mlp.0.weight", source)[0],
         "num_layers": _layers(shapes, r"encoder\.(\d+)\."),
-        "num_heads": heads,
+        ILM_KEY: heads,
     }
 
 

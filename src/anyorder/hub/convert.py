@@ -12,13 +12,11 @@ import torch
 from anyorder.core.config import nearest
 from anyorder.core.files import write_folder
 from anyorder.core.types import Vocab
-from anyorder.hub.bare import bare_config
 from anyorder.hub.families import FAMILIES
 from anyorder.hub.family import Plan
 from anyorder.hub.fetch import HUB, fetch
 from anyorder.hub.fields import Fields
 from anyorder.hub.find import model_folder
-from anyorder.hub.ilm import Insertion, insertion, is_insertion, keep
 from anyorder.hub.load import is_published, own_source, own_tokenizer, published_tokenizer, read_about, shapes_of
 from anyorder.hub.pickles import PICKLED, open_pickle
 from anyorder.hub.published import published, restream, stream
@@ -96,22 +94,13 @@ def convert(
         return _to_theirs(model_folder(path), out, family=str(to), dtype=dtype)
     if to not in (None, OURS):
         raise ValueError(f"{path}: is a published checkpoint; convert it to a folder of ours first, without --to")
-    if is_insertion(source):
-        checkpoint = open_insertion(source, heads=heads)
-        keep(checkpoint, out)
-        return Converted(out, "ilm", "ilm", len(checkpoint.names), checkpoint.num_params)
     return _to_ours(source, out, tokenizer=tokenizer, dtype=dtype, heads=heads)
-
-
-def open_insertion(source: Source, *, heads: int | None) -> Insertion:
-    """A checkpoint of an insertion model, checked; ValueError as `bare_config` and `insertion`."""
-    return insertion(source, source.config or bare_config(source, heads=heads) or {})
 
 
 def _to_ours(
     source: Source, out: Path, *, tokenizer: Path | None, dtype: torch.dtype | None, heads: int | None
 ) -> Converted:
-    checkpoint = published(source, heads=heads)
+    checkpoint = published(source, heads=heads, tokenizer=tokenizer)
     read = published_tokenizer(checkpoint, tokenizer or source.folder)
     config = checkpoint.plan.config
 

@@ -1,4 +1,4 @@
-"""Published checkpoints as data: LLaDA, Dream, SMDM, Llama, Qwen2, Qwen3 and their A2D conversions.
+"""Published checkpoints as data: LLaDA, Dream, SMDM, MDLM, ILM, Llama, Qwen2, Qwen3 and their A2D conversions.
 
 Every value comes from the checkpoint's own config.json; where a field may be left out there, what its absence means in
 that format stands here as a default. A field with another value than the network here has stops the reading.
@@ -7,14 +7,19 @@ that format stands here as a default. A field with another value than the networ
 from collections.abc import Mapping
 from typing import Any
 
+from anyorder.core.config import parse_config
 from anyorder.core.types import Vocab
+from anyorder.data.hub_tokenizer import SPECIAL_IDS
 from anyorder.hub.family import Family, Plan
 from anyorder.hub.fields import Fields
-from anyorder.hub.names import DIT_NAMES, LLADA_NAMES, LLAMA_NAMES, SMDM_NAMES
+from anyorder.hub.names import DIT_NAMES, ILM_NAMES, LLADA_NAMES, LLAMA_NAMES, SMDM_NAMES
 from anyorder.models.config import ModelConfig
 from anyorder.models.dit import DitConfig
+from anyorder.models.ilm import IlmConfig
 
 DIT_BUFFERS = (r"backbone\.rotary_emb\.inv_freq", r"backbone\.block_diff_mask", r"sampling_eps_(min|max)")
+ILM_BUFFERS = (r"encoder\.\d+\.rotary_emb\.(inv_freq|sin|cos)", r"type_embeddings\.weight")  # these are never added
+ILM_ONLY = {"final_layer_without_normalization": True, "input_constraint": False}
 LLAMA_ONLY = {
     "hidden_act": "silu",
     "mlp_bias": False,
@@ -130,6 +135,29 @@ def _dit(f: Fields, *, blocks: bool) -> Plan:
         block=f.whole("block_size") if blocks else None,
     )
     return Plan(config, size, size - 1, f.token("eos_token_id"))
+
+
+def _ilm(f: Fields) -> Plan:
+    """Fields are the arguments of its public code, and ids of special tokens, which `hub.bare` adds."""
+    f.only(ILM_ONLY)
+    size, width = f.whole("num_embeddings"), f.whole("d_model")
+    named = {key: i for key in SPECIAL_IDS if (i := f.token(key)) is not None}
+    for key, i in named.items():
+        if i >= size:
+            raise ValueError(f"{f.source}: {key}={i}: the embedding has {size} rows; the files do not belong together")
+    values = {
+        "num_layers": f.whole("num_layers"),
+        "num_heads": f.whole("nhead"),
+        "d_model": width,
+        "d_ff": f.whole("dim_feedforward", 4 * width),
+        "max_length": f.whole("max_length", 1024),
+        "activation": f.values.get("activation", "relu"),
+        "rotary_width": f.whole("rotary_emb_dim", 64),
+        "norm_eps": f.number("layer_norm_eps", 1e-5),
+        "bos_id": named.get("bos_token_id"),
+        "closed": tuple(sorted({i for key, i in named.items() if key != "cls_token_id"})),
+    }
+    return Plan(parse_config(IlmConfig, values, source=f.source), size, None, named.get("cls_token_id"))
 
 
 def _write_llama_like(c: ModelConfig, vocab: Vocab, *, model_type: str, architecture: str) -> dict[str, Any]:
@@ -260,6 +288,14 @@ FAMILIES: dict[str, Family] = {
         read=lambda f: _dit(f, blocks=True),
         model_types=("bd3lm",),
         buffers=DIT_BUFFERS,
+    ),
+    "ilm": Family(
+        about="insertion language models (ILM) trained on LM1B, stories, OpenWebText, star graphs and zebra puzzles",
+        papers=("arXiv:2505.05755",),
+        names=ILM_NAMES,
+        read=_ilm,
+        model_types=("ilm",),
+        buffers=ILM_BUFFERS,
     ),
     "a2d-llama": _like_llama(
         "diffusion conversions of Llama", model_type="a2d-llama", architecture="A2DLlamaLMHeadModel", causal=False

@@ -7,9 +7,10 @@ from typing import Any
 
 from anyorder.core.types import Vocab
 from anyorder.hub.fields import Fields
-from anyorder.hub.parts import Part, dit_parts, transformer_parts
+from anyorder.hub.parts import Part, dit_parts, ilm_parts, transformer_parts
 from anyorder.models.config import ModelConfig
 from anyorder.models.dit import DitConfig
+from anyorder.models.ilm import IlmConfig
 from anyorder.models.network import NetworkConfig
 
 
@@ -20,7 +21,7 @@ class Plan:
     Args:
         size: rows of the head.
         mask_id: None if the configuration does not name it; the tokenizer does then.
-        eos_id: the same.
+        eos_id: the same; of an ILM its CLS, which only the configuration names.
     """
 
     config: NetworkConfig
@@ -30,11 +31,19 @@ class Plan:
 
     def vocab(self, *, mask_id: int | None, eos_id: int | None) -> Vocab:
         """Ids as the network reads them; what the configuration says goes before what is given. The mask of a causal
-        network, which has none, and padding lie beyond the published ids.
+        or inserting network, which has none, and padding lie beyond the published ids.
 
         Raises:
-            ValueError: nobody names the mask of a masked diffusion model, or it has no row in the table.
+            ValueError: nobody names the mask of a masked diffusion model, or it has no row in the table; nobody names
+                CLS and BOS of an ILM.
         """
+        if isinstance(self.config, IlmConfig):
+            if self.eos_id is None or self.config.bos_id is None:
+                raise ValueError(
+                    "cls_token_id, bos_token_id: neither config.json nor the tokenizer names both; add them to "
+                    "config.json"
+                )
+            return Vocab(size=self.size, mask_id=self.size, pad_id=self.size + 1, eos_id=self.eos_id)
         eos = self.eos_id if self.eos_id is not None else eos_id
         if self.config.causal:
             return Vocab(size=self.size, mask_id=self.size, pad_id=self.size + 1, eos_id=eos)
@@ -76,6 +85,8 @@ class Family:
         """Published names, and what each is of ours."""
         if isinstance(plan.config, DitConfig):
             parts = dit_parts(plan.config, size=plan.size)
+        elif isinstance(plan.config, IlmConfig):
+            parts = ilm_parts(plan.config, size=plan.size)
         else:
             parts = transformer_parts(plan.config, size=plan.size, roles=self.names.keys())
         for part in parts:

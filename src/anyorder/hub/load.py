@@ -14,6 +14,7 @@ from anyorder.core.files import sha256_of
 from anyorder.core.types import Vocab
 from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer
 from anyorder.data.tokenizer import FILE, Tokenizer, is_ours, load_tokenizer
+from anyorder.hub.bare import ILM_KEY
 from anyorder.hub.parts import same_parts
 from anyorder.hub.published import Held, Published, published, stream
 from anyorder.hub.save import FORMAT
@@ -132,7 +133,7 @@ def weights_hash(about: Mapping[str, Any]) -> str:
 
 def is_published(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a published checkpoint."""
-    return "format" not in config and ("model_type" in config or "architectures" in config)
+    return "format" not in config and any(key in config for key in ("model_type", "architectures", ILM_KEY))
 
 
 def _about_published(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

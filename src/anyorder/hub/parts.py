@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anyorder.models.config import ModelConfig
 from anyorder.models.dit import SINUSOIDS, DitConfig
+from anyorder.models.ilm import IlmConfig
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,30 @@ def dit_parts(c: DitConfig, *, size: int) -> Iterator[Part]:
     if given is not None:
         yield from _layer("last_modulation", None, "modulation", 2 * d, given)
     yield from _layer("head", None, "head", size, d)
+
+
+def ilm_parts(c: IlmConfig, *, size: int) -> Iterator[Part]:
+    """Everything an `Ilm` of this configuration is made of, in the order of its own tensors."""
+    d, f = c.d_model, c.d_ff
+    yield Part("embed", None, "embed.weight", (size, d))
+    for i in range(c.num_layers):
+        own = f"blocks.{i}."
+        yield from _norm("attn_norm", i, f"{own}attn_norm", d)
+        yield Part("qkv", i, f"{own}attn.qkv.weight", (3 * d, d))
+        yield Part("out", i, f"{own}attn.out.weight", (d, d))
+        yield from _norm("mlp_norm", i, f"{own}mlp_norm", d)
+        yield from _layer("up", i, f"{own}up", f, d)
+        yield from _layer("down", i, f"{own}down", d, f)
+    yield Part("head", None, "head.weight", (size, d))
+    yield from _norm("stop_norm", None, "stop.norm", d)
+    yield from _layer("stop_up", None, "stop.up", 2 * d, d)
+    yield from _layer("stop_down", None, "stop.down", d, 2 * d)
+    yield Part("stop_out", None, "stop.out.weight", (2, d))
+
+
+def _norm(role: str, layer: int | None, ours: str, d: int) -> Iterator[Part]:
+    yield Part(f"{role}.weight", layer, f"{ours}.weight", (d,))
+    yield Part(f"{role}.bias", layer, f"{ours}.bias", (d,))
 
 
 def _layer(role: str, layer: int | None, ours: str, d_out: int, d_in: int) -> Iterator[Part]:

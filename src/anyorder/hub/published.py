@@ -4,18 +4,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from anyorder.core.config import nearest
-from anyorder.hub.bare import bare_config
+from anyorder.hub.bare import whole_config
 from anyorder.hub.families import FAMILIES
 from anyorder.hub.family import Family, Plan
 from anyorder.hub.fields import Fields
-from anyorder.hub.ilm import is_insertion
 from anyorder.hub.parts import Part
 from anyorder.hub.source import CONFIG, Source
+from anyorder.models.network import kind_of
 
 Named = tuple[str, Part]  # a tensor's name in the file, and what it is of ours
 Held = Callable[[torch.dtype], torch.dtype]  # the dtype in memory for that in the file
@@ -38,8 +39,8 @@ class Published:
 
     @property
     def kind(self) -> str:
-        """ "arm" or "mdm"."""
-        return "arm" if self.plan.config.causal else "mdm"
+        """As `kind_of`."""
+        return kind_of(self.plan.config)
 
     @property
     def num_params(self) -> int:
@@ -70,17 +71,16 @@ def family_of(source: Source) -> str:
     raise ValueError(f"{where}: model_type={model_type!r}: not read here; {nearest(str(model_type), known)}")
 
 
-def published(source: Source, *, heads: int | None = None) -> Published:
+def published(source: Source, *, heads: int | None = None, tokenizer: Path | None = None) -> Published:
     """The checkpoint of a source, after its configuration, names and shapes have been checked.
 
     Args:
         heads: attention heads of a checkpoint that has no configuration.
+        tokenizer: the file of its tokenizer, or its folder; None: beside it.
     Raises:
         ValueError: an unknown family, a configuration without a needed field, tensors that do not fit.
     """
-    if is_insertion(source):
-        raise ValueError(f"{source.place}: is an insertion model; it can be converted and inspected, not used yet")
-    config = source.config or bare_config(source, heads=heads) or {}
+    config = whole_config(source, heads=heads, tokenizer=tokenizer)
     source = Source(source.place, source.folder, config, source.entries)
     name = family_of(source)
     family = FAMILIES[name]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anyorder.core.types import Canvas, Vocab
 from anyorder.models.attention import attend, attention_mask
 from anyorder.models.linear import Linear
+from anyorder.models.norm import LayerNorm
 from anyorder.models.rope import rope_tables, rotate
 from anyorder.models.transformer import bias_of
 
@@ -66,26 +67,13 @@ class DitConfig(BaseModel, frozen=True, extra="forbid"):
         return self.d_model // self.num_heads
 
 
-class Norm(nn.Module):
-    """LayerNorm in float32 with a gain and no bias."""
-
-    def __init__(self, d_model: int, *, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(d_model))
-        self.eps = eps
-
-    def forward(self, x_SD: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
-        normed = F.layer_norm(x_SD.float(), (x_SD.shape[-1],), eps=self.eps)
-        return (normed * self.weight).to(x_SD.dtype)
-
-
 class DitBlock(nn.Module):
     """x += gate * Attention(modulated norm); x += gate * MLP(modulated norm)."""
 
     def __init__(self, c: DitConfig) -> None:
         super().__init__()
         self.num_heads = c.num_heads
-        self.norm_1, self.norm_2 = Norm(c.d_model, eps=c.norm_eps), Norm(c.d_model, eps=c.norm_eps)
+        self.norm_1, self.norm_2 = LayerNorm(c.d_model, eps=c.norm_eps), LayerNorm(c.d_model, eps=c.norm_eps)
         self.qkv, self.out = Linear(c.d_model, 3 * c.d_model), Linear(c.d_model, c.d_model)
         self.up, self.down = Linear(c.d_model, c.d_ff, bias=True), Linear(c.d_ff, c.d_model, bias=True)
         self.modulation = None if c.d_cond is None else Linear(c.d_cond, 6 * c.d_model, bias=True)
@@ -137,7 +125,7 @@ class DiT(nn.Module):
         self.level_1 = None if c.d_cond is None else Linear(SINUSOIDS, c.d_cond, bias=True)
         self.level_2 = None if c.d_cond is None else Linear(c.d_cond, c.d_cond, bias=True)
         self.blocks = nn.ModuleList(DitBlock(c) for _ in range(c.num_layers))
-        self.norm = Norm(c.d_model, eps=c.norm_eps)
+        self.norm = LayerNorm(c.d_model, eps=c.norm_eps)
         self.modulation = None if c.d_cond is None else Linear(c.d_cond, 2 * c.d_model, bias=True)
         self.head = Linear(c.d_model, vocab.size, bias=True)
         self.set_rope()

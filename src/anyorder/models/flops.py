@@ -13,8 +13,8 @@ def forward_flops(config: NetworkConfig, *, rows: int, length: int, head_positio
     """FLOPs of one forward pass over `rows` x `length`, with logits at `head_positions` positions in all.
 
     Attention counts 4 L H K per position and layer, also for causal models: the plain kernel computes all of it. The
-    last feed-forward of a `Transformer` runs at the head's positions only. Modulation of a `DiT` is left out: it is
-    computed once for all positions.
+    last feed-forward of a `Transformer` runs at the head's positions only. What is computed once for all positions is
+    left out: modulation of a `DiT`, stop heads; and the BOS that an `Ilm` puts into its rows.
     """
     positions = rows * length
     last_feed = 3 * config.d_model * config.d_ff if isinstance(config, ModelConfig) else 0

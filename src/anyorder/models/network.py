@@ -8,17 +8,20 @@ from anyorder.core.config import parse_config
 from anyorder.core.types import Vocab
 from anyorder.models.config import ModelConfig
 from anyorder.models.dit import DiT, DitConfig
+from anyorder.models.ilm import Ilm, IlmConfig
 from anyorder.models.inserter import Inserter
 from anyorder.models.transformer import Transformer
 
-NetworkConfig = ModelConfig | DitConfig
-Network = Transformer | DiT | Inserter
+NetworkConfig = ModelConfig | DitConfig | IlmConfig
+Network = Transformer | DiT | Inserter | Ilm
 
 
 def network(config: NetworkConfig, vocab: Vocab, *, dtype: torch.dtype = torch.float32) -> Network:
     """A network of this configuration, with weights that mean nothing yet."""
     if isinstance(config, DitConfig):
         return DiT(config, vocab, dtype=dtype)
+    if isinstance(config, IlmConfig):
+        return Ilm(config, vocab, dtype=dtype)
     return trainable(config, vocab, dtype=dtype)
 
 
@@ -28,7 +31,7 @@ def trainable(config: ModelConfig, vocab: Vocab, *, dtype: torch.dtype = torch.f
 
 
 def config_of(values: dict[str, Any], *, source: str) -> NetworkConfig:
-    """A configuration from its fields; one of a `DiT` says so: network: dit.
+    """A configuration from its fields; one of a `DiT` or an `Ilm` says so: network: dit, network: ilm.
 
     Raises:
         ValueError: an unknown or missing field, or a wrong value.
@@ -36,16 +39,19 @@ def config_of(values: dict[str, Any], *, source: str) -> NetworkConfig:
     rest = {key: value for key, value in values.items() if key != "network"}
     if values.get("network") == "dit":
         return parse_config(DitConfig, rest, source=source)
+    if values.get("network") == "ilm":
+        return parse_config(IlmConfig, rest, source=source)
     return parse_config(ModelConfig, rest, source=source)
 
 
 def kind_of(config: NetworkConfig) -> str:
     """ "mdm", "arm" or "ilm": what a network of this configuration does."""
-    if isinstance(config, ModelConfig) and config.insertion:
+    if isinstance(config, IlmConfig) or (isinstance(config, ModelConfig) and config.insertion):
         return "ilm"
     return "arm" if config.causal else "mdm"
 
 
 def fields_of(config: NetworkConfig) -> dict[str, Any]:
     """Its fields, as `config_of` reads them."""
-    return ({"network": "dit"} if isinstance(config, DitConfig) else {}) | config.model_dump()
+    named = "dit" if isinstance(config, DitConfig) else "ilm" if isinstance(config, IlmConfig) else None
+    return ({} if named is None else {"network": named}) | config.model_dump()

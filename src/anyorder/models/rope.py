@@ -28,13 +28,15 @@ def _scaled(frequency: Float[Tensor, " H"], s: RopeScaling) -> Float[Tensor, " H
 
 
 def rotate(
-    x_BLNK: Float[Tensor, "B L N K"], cos_LK: Float[Tensor, "*R L K"], sin_LK: Float[Tensor, "*R L K"]
+    x_BLNK: Float[Tensor, "B L N K"], cos_LR: Float[Tensor, "*Rows L R"], sin_LR: Float[Tensor, "*Rows L R"]
 ) -> Float[Tensor, "B L N K"]:
-    """Each head's channels (i, i + K/2) rotated by its position's angle; N runs over q and k heads together.
+    """Each head's channels (i, i + R/2) rotated by its position's angle; N runs over q and k heads together.
 
-    The angles are those of all rows, or with a first axis R = B of each row by itself. Computed in
-    the wider of the dtypes of x and angles, returned in that of x.
+    Tables of R < K channels leave the others as they are. The angles are those of all rows, or with a first axis of B
+    rows of each row by itself. Computed in the wider of the dtypes of x and angles, returned in that of x.
     """
-    half = x_BLNK.shape[-1] // 2
-    swapped_BLNK = torch.cat([x_BLNK[..., half:], x_BLNK[..., :half]], dim=-1)
-    return (x_BLNK * cos_LK[..., None, :] + swapped_BLNK * sin_LK[..., None, :]).to(x_BLNK.dtype)
+    width = cos_LR.shape[-1]
+    turned, half = x_BLNK[..., :width], width // 2
+    swapped = torch.cat([turned[..., half:], turned[..., :half]], dim=-1)
+    turned = (turned * cos_LR[..., None, :] + swapped * sin_LR[..., None, :]).to(x_BLNK.dtype)
+    return turned if width == x_BLNK.shape[-1] else torch.cat([turned, x_BLNK[..., width:]], dim=-1)
