@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ pytest.importorskip("lm_eval", reason="lm-eval is an extra")
 from chain_subject import LETTERS, ORACLE, greedy_after, logp, logp_after, subject
 from lm_eval.api.instance import Instance
 
+from anyorder.cli.main import main
 from anyorder.evaluation.answers import Scoring
 from anyorder.evaluation.chat import ChatTemplate, read_template
 from anyorder.evaluation.ledger import Ledger
@@ -20,6 +22,7 @@ from anyorder.evaluation.suites import SUITES
 from anyorder.evaluation.writing import Writing
 from anyorder.testing.contracts import CountingDenoiser
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore")
 CHOICES = [
     ("abc", ["a", "bb", "ca"]),
@@ -318,3 +321,19 @@ def test_writing_settings_of_a_request_override_the_bridge_s():
     assert len(long) > len(short)
     assert long.startswith(short)
     assert bridge.tally.scored == 0
+
+
+def test_the_example_task_is_the_same_with_and_without_lm_eval(tasks, tiny_runs, monkeypatch, capsys):
+    """`tasks` keeps lm-eval off the network."""
+    monkeypatch.chdir(ROOT)
+    words = ["eval", str(tiny_runs.arm), "--no-cache", "--quiet", "--json", "--tasks"]
+    found = []
+    for name in ("python_syntax", "examples/tasks/python_syntax.jsonl"):
+        assert main([*words, name, "--include", "examples/tasks"]) == 0
+        (result,) = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+        found.append(result)
+    assert found[0]["metrics"]["acc"]["count"] == 32
+    assert found[0]["nfe"] == found[1]["nfe"] == 128
+    for name in ("acc", "acc_norm"):
+        assert found[0]["metrics"][name]["value"] == pytest.approx(found[1]["metrics"][name]["value"])
+        assert found[0]["metrics"][name]["stderr"] == pytest.approx(found[1]["metrics"][name]["stderr"])
