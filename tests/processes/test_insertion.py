@@ -210,7 +210,8 @@ def network(vocab: Vocab = VOCAB) -> Inserter:
     model = Inserter(config, vocab)
     model.init_weights(NOISE)
     with torch.no_grad():
-        model.stop_out.weight += NOISE.normal(torch.arange(32)).float()
+        assert model.stop is not None
+        model.stop.out.weight += NOISE.normal(torch.arange(32)).float()
     return model
 
 

@@ -17,6 +17,7 @@ PARTS = {
     "attn": "attention",
     "qkv": "attention",
     "out": "attention",
+    "stop": "stop head",
     "level_1": "modulation",
     "level_2": "modulation",
     "modulation": "modulation",
@@ -105,7 +106,7 @@ def parameters_by_part(sizes: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Parameters by part of the network, from the names of its tensors."""
     out = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "head": 0}
     for name, size in sizes:
-        words = name.split(".")
+        words = name.removeprefix("trunk.").split(".")
         part = words[2] if words[0] == "blocks" else words[0]
         where = "norms" if "norm" in part else PARTS.get(part, "feed-forward")
         out[where] = out.get(where, 0) + size
@@ -156,7 +157,7 @@ def methods(args: list[str]) -> None:
     from anyorder.core.protocols import Process
     from anyorder.hub.families import FAMILIES
     from anyorder.processes import PROCESSES
-    from anyorder.samplers.presets import PRESETS
+    from anyorder.samplers.presets import EVERY_PRESET
 
     samplers = [
         {
@@ -169,7 +170,7 @@ def methods(args: list[str]) -> None:
             "rules": p.rules,
             "settings": dict(p.settings),
         }
-        for n, p in PRESETS.items()
+        for n, p in EVERY_PRESET.items()
     ]
     processes = []
     for name, make in PROCESSES.items():
@@ -209,7 +210,7 @@ def bench(args: list[str]) -> int:
         about="Run a benchmark of a checkout; further options go to its script. Its last line is one JSON object.",
         example="  anyorder bench training\n  anyorder bench sampling --quick",
     )
-    parser.add_argument("name", metavar="NAME", help="training, sampling, presets, decoding or likelihood")
+    parser.add_argument("name", metavar="NAME", help="training, sampling, presets, decoding, likelihood or insertion")
     found, rest = parser.parse_known_args(args)
     import anyorder
     from anyorder.core.config import nearest

@@ -45,7 +45,10 @@ class _RowMass(torch.autograd.Function):
             scores = _scores(states[rows], weight, ctx.without)
             share = scores.to(mass.dtype).sub_(mass[rows, None]).exp_().mul_(grads[0][rows, None]).to(states.dtype)
             grad_states[rows] = share @ weight
-            grad_head += (share.T @ states[rows]).to(head.dtype)
+            if head.dtype == states.dtype:
+                grad_head.addmm_(share.T, states[rows])
+            else:
+                grad_head += share.T @ states[rows]
         return grad_states, grad_head, None
 
 
