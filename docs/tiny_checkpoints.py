@@ -1,6 +1,6 @@
 """Write a small checkpoint of every published family, with random weights: python docs/tiny_checkpoints.py tiny
 
-Layouts and configurations are those of `tests/hub/checkpoints.py`; docs/checkpoints.md shows what `anyorder inspect`
+Layouts and configurations are those of `tests/hub`; docs/checkpoints.md shows what `anyorder inspect`
 says of them, and a test holds that up to date.
 """
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "hub"))
 from checkpoints import CONFIGS, DITS, byte_tokenizer, dit_shapes, random_tensors, shapes_of, smdm_shapes, write
+from test_ilm import saved
 
 
 def tiny_checkpoints(out: Path) -> None:
@@ -18,6 +19,7 @@ def tiny_checkpoints(out: Path) -> None:
             write(out / name, config, random_tensors(shapes_of(config)), tokenizer=byte_tokenizer())
     for name in ("mdlm", "bd3lm"):
         write(out / name, DITS[name], random_tensors(dit_shapes(DITS[name])), tokenizer=byte_tokenizer(mask=None))
+    saved(out / "ilm")
     bare = random_tensors(smdm_shapes(causal=False, size=264))
     write(out / "smdm", None, bare, tokenizer=byte_tokenizer())
 
