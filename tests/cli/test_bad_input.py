@@ -16,6 +16,7 @@ from anyorder.cli.main import main, sentence
 from anyorder.core.files import locked
 from anyorder.train.loop import Run
 from conftest import TinyRuns
+from ilm_demo import make_ilm
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,7 +56,7 @@ def flip(path: Path) -> None:
         ("train --num_steps -5", "train: num_steps='-5': Input should be greater than 0"),
         ("train --num_steps many", "train: num_steps='many': Input should be a valid integer"),
         ("train --size tinny", "size='tinny': unknown; did you mean 'tiny'?"),
-        ("train --process.kind mdn", "process.kind='mdn': Input should be 'mdm' or 'arm'"),
+        ("train --process.kind mdn", "process.kind='mdn': Input should be 'mdm', 'arm'"),
         ("train --process.schedule liner", "process.schedule='liner': unknown; did you mean 'linear'?"),
         ("train --task sudokku", "task='sudokku': unknown; did you mean 'sudoku'?"),
         ("train --seed", "--seed: expected one argument; see anyorder train --help"),
@@ -77,6 +78,23 @@ def flip(path: Path) -> None:
         ("infill mdm a[[0]]", "GAP(0): a gap has at least 1 token"),
         ("infill mdm a[[-2]]", "GAP(-2): a gap has at least 1 token"),
         ("infill mdm abc", "the text has no gap"),
+        ("infill mdm a[[5-2]]", "GAP(5, 2): at most 2 contradicts at least 5"),
+        ("infill mdm a[[0-0]]", "GAP(0, 0): a gap has at least 0 tokens"),
+        ("infill mdm a[[]]b", "only an insertion model fills a gap of any length; name its tokens"),
+        ("infill mdm a[[2]] --sampler insertion", "inserts tokens, as only an insertion model (ILM) can"),
+        ("infill arm a[[]]", "only an insertion model fills a gap of any length"),
+        ("infill arm a[[1-3]]", "nothing by which to choose a gap's length"),
+        ("infill ilm abc", "the text has no gap"),
+        ("infill ilm " + 24 * "x" + "[[]]", "the row has 24 tokens of text, the model writes rows of at most 24"),
+        (
+            "infill ilm " + 23 * "x" + "[[2]]",
+            "23 tokens of text and at least 2 in gaps, the model writes rows of at most",
+        ),
+        ("sample ilm --prompt=" + 30 * "x", "prompt: its 30 tokens leave nothing to write in the model's length=24"),
+        ("sample ilm --sampler top-prob", "writes masks, and an insertion model has none; use 'insertion' or 'ilm'"),
+        ("sample ilm --steps 4", "sampler.num_steps=4: insertion inserts tokens where it likes"),
+        ("plan ilm --nfe 4", "ilm: plans are made for masked diffusion models of text"),
+        ("eval ilm --tasks continuation", "answers are ranked"),
         ("infill arm a[[2]]b", "cannot see the text after a gap"),
         ("score mdm --text nothing.txt", "nothing.txt: no such file"),
         ("score mdm --text empty.txt", "empty.txt: the file is empty"),
@@ -93,6 +111,8 @@ def test_one_sentence_and_exit_code_2(
 ) -> None:
     for name in ("mdm", "arm", "corpus.txt"):
         (tmp_path / name).symlink_to(tiny_runs.folder / name)
+    if " ilm " in words:
+        make_ilm(tmp_path / "ilm")
     (tmp_path / "empty.txt").touch()
     (tmp_path / "latin.txt").write_bytes(b"abc\xff")
     monkeypatch.chdir(tmp_path)

@@ -137,6 +137,8 @@ def test_gaps_are_read_from_text() -> None:
     assert parts_of("a[[2]]b[[1]]") == ["a", anyorder.GAP(2), "b", anyorder.GAP(1)]
     assert parts_of("[[3]]") == [anyorder.GAP(3)]
     assert parts_of("x[[i]] [[1]]") == ["x[[i]] ", anyorder.GAP(1)]
+    assert parts_of("a[[]]b[[2-5]][[0-1]]") == ["a", anyorder.GAP(), "b", anyorder.GAP(2, 5), anyorder.GAP(0, 1)]
+    assert parts_of("[[-]][[]]") == ["[[-]]", anyorder.GAP()]
     assert typed(r"a\nb\tc\\n" + "\n") == "a\nb\tc\\n\n"
 
 
@@ -172,12 +174,12 @@ def test_inspect(tiny_runs: TinyRuns, capsys: Capture) -> None:
 
 def test_methods_lists_everything(capsys: Capture) -> None:
     from anyorder.processes import PROCESSES
-    from anyorder.samplers.presets import PRESETS
+    from anyorder.samplers.presets import EVERY_PRESET
 
     out, text = json_of(capsys, "methods"), printed(capsys, "methods")
-    assert [s["name"] for s in out["samplers"]] == list(PRESETS)
+    assert [s["name"] for s in out["samplers"]] == list(EVERY_PRESET)
     assert [p["name"] for p in out["processes"]] == list(PROCESSES)
-    assert all(name in text for name in [*PRESETS, *PROCESSES])
+    assert all(name in text for name in [*EVERY_PRESET, *PROCESSES])
     assert next(s for s in out["samplers"] if s["name"] == "ancestral")["exact"] is False
 
 

@@ -32,3 +32,11 @@ def test_repetition_is_of_each_row():
     assert repetition(x, 1) == pytest.approx((4 / 6 + 0) / 2)
     assert math.isnan(repetition(x, 7))
     assert repetition(torch.zeros(3, 10, dtype=torch.int64), 4) == pytest.approx(6 / 7)
+
+
+def test_rows_of_different_lengths():
+    rows = [torch.tensor(r, dtype=torch.int64) for r in ([1, 2, 1, 2], [3], [], [1, 2])]
+    assert unigram_entropy(rows).tolist() == pytest.approx([math.log(2), 0.0, 0.0, math.log(2)])
+    assert distinct(rows, 2) == pytest.approx(2 / 4)  # 12 21 12 | | | 12
+    assert repetition(rows, 2) == pytest.approx((1 / 3 + 0) / 2)  # of the rows that have one
+    assert math.isnan(repetition(rows, 5))

@@ -161,7 +161,7 @@ def test_neither_figure_comes_alone():
     with pytest.raises(TypeError, match="entropy"):
         Figures(gen_ppl=3.0, gen_ppl_stderr=0.1)
     given = {"gen_ppl_stderr": 0.1, "entropy_stderr": 0.1, "distinct": (1.0, 1.0, 1.0), "repetition": 0.0}
-    given |= {"rows": 2, "length": 4, "scored": 8, "cut": 0, "empty": 0}
+    given |= {"rows": 2, "length": 4.0, "scored": 8, "cut": 0, "empty": 0}
     for ppl, entropy in ((math.nan, 1.0), (3.0, math.nan)):
         with pytest.raises(ValueError, match="neither is shown alone"):
             Figures(gen_ppl=ppl, entropy=entropy, **given)

@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 def add_sampling(parser: Parser, *, n: int = 1) -> None:
     """The options that the writing commands share; `n` samples by default."""
     parser.add_argument("--n", type=int, default=n, metavar="N", help=f"samples to write (default {n})")
-    parser.add_argument("--sampler", metavar="NAME", help="see anyorder methods (default first-hitting, ARM causal)")
+    parser.add_argument("--sampler", metavar="NAME", help="default first-hitting, ARM causal, ILM insertion")
     parser.add_argument("--steps", type=int, metavar="K", help="steps of a sampler that takes a number of them")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 greedy, 1 the model's law")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest tokens (0: all)")

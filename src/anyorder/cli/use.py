@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anyorder.models.cache_error import CacheError
 
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
-MARK = re.compile(r"\[\[(-?\d+)\]\]")
+MARK = re.compile(r"\[\[(-?\d+)?(?:-(\d+))?\]\]")
 
 
 def sample(args: list[str]) -> None:
@@ -34,7 +34,10 @@ def sample(args: list[str]) -> None:
     add_model(parser)
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what every sample begins with (default nothing)")
     parser.add_argument(
-        "--length", type=int, metavar="L", help="tokens of a row, prompt included (default the model's)"
+        "--length",
+        type=int,
+        metavar="L",
+        help="tokens of a row, prompt included; ILM: at most (default the model's)",
     )
     parser.add_argument(
         "--stride", type=int, metavar="S", help="for rows longer than the model: slide its window by S tokens"
@@ -77,12 +80,14 @@ def infill(args: list[str]) -> None:
     parser = Parser(
         "infill",
         usage="RUN TEXT [--n N] [--sampler NAME] [--steps K] [--trace FILE] ...",
-        about="Let a model fill gaps. [[n]] in the text is a gap of n tokens; several are allowed.\n"
-        "\\n is a new line, \\t a tab and \\\\ a backslash.",
-        example='  anyorder infill runs/quickstart "def add(a, b):\\n    return [[4]]"',
+        about="Let a model fill gaps. [[n]] in the text is a gap of n tokens, [[a-b]] one of a to b tokens, [[]]\n"
+        "one of any number, which only an insertion model fills; several are allowed. \\n is a new line, \\t a tab\n"
+        "and \\\\ a backslash.",
+        example='  anyorder infill runs/quickstart "def add(a, b):\\n    return [[4]]"\n'
+        '  anyorder infill runs/quickstart "for i in [[1-6]]:\\n    print(i)"',
     )
     add_model(parser)
-    parser.add_argument("text", metavar="TEXT", help="text with gaps [[n]]")
+    parser.add_argument("text", metavar="TEXT", help="text with gaps [[n]], [[a-b]] or [[]]")
     add_sampling(parser)
     add_guidance(parser)
     add_cache(parser)
@@ -121,12 +126,12 @@ def score(args: list[str]) -> None:
         "score",
         usage="RUN --text FILE [FILE ...] [--draws K] [--seed S]",
         about="Measure how well a model predicts text: exactly (ARM), or an upper bound with its Monte-Carlo standard\n"
-        "error (MDM). A text longer than the model is scored in consecutive windows, each on its own.",
+        "error (MDM, ILM). A text longer than the model is scored in consecutive windows, each on its own.",
         example="  anyorder score runs/quickstart --text notes.txt --draws 64",
     )
     add_model(parser)
     parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help="UTF-8 files; - is standard input")
-    parser.add_argument("--draws", type=int, default=32, metavar="K", help="masked copies of each window (default 32)")
+    parser.add_argument("--draws", type=int, default=32, metavar="K", help="copies of a window (MDM, ILM; default 32)")
     parser.add_argument(
         "--context", type=int, default=0, metavar="N", help="tokens before a window it reads (default 0)"
     )
@@ -154,6 +159,7 @@ def score(args: list[str]) -> None:
         rows.append([name, *figures, str(s.num_tokens), str(s.num_bytes), str(s.windows), str(s.nfe)])
     first = scores[0]
     what = "exact" if model.kind == "arm" else f"an upper bound, {first.draws} draws a window"
+    what += ", where it ends included" if model.kind == "ilm" else ""
     columns = ["text", "nats/token", "bits/byte", "tokens", "bytes", "windows", "passes"]
     text = f"{table(columns, rows)}\n\nestimator: {first.estimator} ({what})"
     finish({"run": found.run, "kind": model.kind, "scores": payload}, as_json=found.json, text=text)
@@ -165,22 +171,25 @@ def typed(text: str) -> str:
 
 
 def parts_of(text: str) -> "list[str | GAP]":
-    """A text with [[n]] marks as `LanguageModel.infill` wants it.
+    """A text with marks [[n]], [[a-b]] or [[]] as `LanguageModel.infill` wants it.
 
     Raises:
-        ValueError: no mark, or a gap of no tokens.
+        ValueError: no mark, or a gap that cannot be.
     """
     from anyorder.api import GAP
 
-    pieces = MARK.split(text)  # text, n, text, n, ..., text
+    pieces = MARK.split(text)  # text, first number, second, text, ..., text
     if len(pieces) == 1:
-        raise ValueError("the text has no gap; write one as [[n]], a gap of n tokens, as in 'return [[4]]'")
+        raise ValueError(
+            "the text has no gap; write one as [[n]], a gap of n tokens, as in 'return [[4]]', or for an insertion "
+            "model as [[]]"
+        )
     parts: list[str | GAP] = []
-    for index, piece in enumerate(pieces):
-        if index % 2:
-            parts.append(GAP(int(piece)))
-        elif piece:
-            parts.append(piece)
+    for index in range(0, len(pieces), 3):
+        if pieces[index]:
+            parts.append(pieces[index])
+        if index + 1 < len(pieces):
+            parts.append(GAP(*(None if n is None else int(n) for n in pieces[index + 1 : index + 3])))
     return parts
 
 
@@ -208,8 +217,8 @@ def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str, 
     """Print samples: a line of figures above each text."""
     blocks = []
     for number, g in enumerate(made, start=1):
-        per_token = g.logp / g.num_tokens
-        figures = f"{g.num_tokens} tokens, {g.nfe} passes, log p {g.logp:.2f} nats ({per_token:.3f} per token)"
+        per_token = f" ({g.logp / g.num_tokens:.3f} per token)" if g.num_tokens else ""
+        figures = f"{g.num_tokens} tokens, {g.nfe} passes, log p {g.logp:.2f} nats{per_token}"
         blocks.append(f"--- {number}/{len(made)}  {kind.upper()} {g.sampler}: {figures}\n{safe(g.text)}")
     payload: dict[str, Any] = {"run": found.run, "kind": kind, "seed": found.seed}
     payload["samples"] = [dataclasses.asdict(g) for g in made]

@@ -27,10 +27,8 @@ def load_judge(spec: str, *, device: str = "cpu") -> Judge:
     except ValueError as error:
         raise ValueError(f"judge: {error}; a model of the hub is named hub:NAME") from None
     if loaded.kind != "arm":
-        raise ValueError(
-            f"judge {spec}: is a masked diffusion model, which does not read from left to right; "
-            "name an autoregressive one"
-        )
+        what = "an insertion model" if loaded.kind == "ilm" else "a masked diffusion model"
+        raise ValueError(f"judge {spec}: is {what}, which does not read from left to right; name an autoregressive one")
     model = loaded.model.to(device)
     return ModelJudge(str(run_of(folder)), model, loaded.tokenizer, model.config.max_length, device)
 
@@ -43,7 +41,7 @@ def run_of(folder: Path) -> Path:
 def find_twin(run: Path) -> Path | None:
     """The finished autoregressive run with the same tokenizer in the folder where `run` lies, or None.
 
-    Of an autoregressive run it is the run itself. Of several, the one that is named alike, "-arm" for "-mdm".
+    Of an autoregressive run it is the run itself. Of several, the one that is named alike, "-arm" for "-mdm" or "-ilm".
 
     Raises:
         ValueError: no model at `run`, or several candidates.
@@ -56,7 +54,7 @@ def find_twin(run: Path) -> Path | None:
         p.parent.parent for p in sorted(own.parent.glob("*/model/config.json"))
         if _is_arm(p.parent, tokenizer_hash=about["tokenizer_hash"])
     ]  # fmt: skip
-    alike = [p for p in found if p.name == own.name.removesuffix("-mdm") + "-arm"]
+    alike = [p for p in found if p.name == own.name.removesuffix(f"-{about['kind']}") + "-arm"]
     if len(alike or found) > 1:
         raise ValueError(
             f"{run}: several runs beside it could judge; name one with --judge: {', '.join(map(str, found))}"

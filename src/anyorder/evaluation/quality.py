@@ -1,6 +1,7 @@
 """The quality of written text: generative perplexity and entropy together, never one without the other."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +22,10 @@ class Figures:
 
     Args:
         gen_ppl: exp(sum of nats / tokens scored) under the judge; stderr by jackknife over rows.
-        entropy: of each row's own token frequencies, nats, mean over rows; stderr over rows.
+        entropy: of each row's own token frequencies, nats, mean over rows with a token; stderr over these.
         distinct: different over all n-grams of the set, n = 1, 2, 3.
         repetition: share of a row's 4-grams that stand in it already, mean over rows.
-        rows, length: how many, and of how many tokens, by the writer's tokenizer.
+        rows, length: how many, and of how many tokens in the mean, by the writer's tokenizer.
         scored, cut: tokens the judge scored, and those beyond its length that it did not read, by its own tokenizer.
         empty: rows without any text; they count no token.
     Raises:
@@ -38,7 +39,7 @@ class Figures:
     distinct: tuple[float, float, float]
     repetition: float
     rows: int
-    length: int
+    length: float
     scored: int
     cut: int
     empty: int
@@ -53,7 +54,7 @@ class Figures:
         """A row of a table under `COLUMNS`."""
         both = [_with_error(self.gen_ppl, self.gen_ppl_stderr, 2), _with_error(self.entropy, self.entropy_stderr, 3)]
         rest = ["-" if math.isnan(v) else f"{v:.3f}" for v in (*self.distinct, self.repetition)]
-        return [text, *both, *rest, str(self.rows), str(self.length), str(self.scored), passes]
+        return [text, *both, *rest, str(self.rows), f"{self.length:.5g}", str(self.scored), passes]
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,11 @@ class Quality:
         both = f"gen-PPL {_with_error(f.gen_ppl, f.gen_ppl_stderr, 2)} under {self.judge}"
         entropy = f"entropy {_with_error(f.entropy, f.entropy_stderr, 3)} nats"
         how = f"{self.sampling}, temperature {self.sampling.temperature:g}, {self.sampling.nfe:.1f} passes a row"
-        made = f"{f.rows} rows of {f.length} tokens, {how}"
+        made = f"{f.rows} rows of {f.length:.5g} tokens, {how}"
         return f"{both}, {entropy}, distinct-1/2/3 {'/'.join(f'{v:.3f}' for v in f.distinct)}: {made}"
 
 
-def measure(rows: Int[Tensor, "B L"], *, tokenizer: Tokenizer, judge: Judge) -> Figures:
+def measure(rows: Iterable[Int[Tensor, " _"]], *, tokenizer: Tokenizer, judge: Judge) -> Figures:
     """Perplexity, entropy and diversity of written rows.
 
     The judge reads a row as text, document by document (`documents`); what it reads are therefore its own tokens, not
@@ -124,16 +125,17 @@ def measure(rows: Int[Tensor, "B L"], *, tokenizer: Tokenizer, judge: Judge) -> 
     row.
 
     Args:
+        rows: a tensor of them, or a list of tensors where they have different lengths.
         tokenizer: the writer's.
     Raises:
         ValueError: fewer than 2 rows with text, or text that the judge cannot read.
     """
-    rows = rows.cpu()
+    rows = [row.cpu() for row in rows]
     if len(rows) < 2:
         raise ValueError(
             f"n={len(rows)}: quality is measured on at least 2 samples, and means little below 50; raise n"
         )
-    parts = [documents(row, eos_id=tokenizer.vocab.eos_id) for row in rows.tolist()]
+    parts = [documents(row.tolist(), eos_id=tokenizer.vocab.eos_id) for row in rows]
     owner = torch.tensor([number for number, found in enumerate(parts) for _ in found], dtype=torch.int64)
     if not len(owner):
         raise ValueError("the samples hold no text at all, only end-of-document tokens; there is nothing to judge")
@@ -141,16 +143,16 @@ def measure(rows: Int[Tensor, "B L"], *, tokenizer: Tokenizer, judge: Judge) -> 
     nats = torch.zeros(len(rows), dtype=torch.float64).index_add(0, owner, said.nats)
     scored = torch.zeros(len(rows), dtype=torch.int64).index_add(0, owner, said.scored)
     ppl, ppl_error = perplexity(nats, scored)
-    entropy = unigram_entropy(rows)
+    entropy = unigram_entropy([row for row in rows if len(row)])
     return Figures(
         gen_ppl=ppl,
         gen_ppl_stderr=ppl_error,
         entropy=float(entropy.mean()),
-        entropy_stderr=float(entropy.std() / math.sqrt(len(rows))),
+        entropy_stderr=float(entropy.std() / math.sqrt(len(entropy))),
         distinct=(distinct(rows, 1), distinct(rows, 2), distinct(rows, 3)),
         repetition=repetition(rows, 4),
         rows=len(rows),
-        length=rows.shape[1],
+        length=sum(map(len, rows)) / len(rows),
         scored=int(scored.sum()),
         cut=int(said.cut.sum()),
         empty=sum(not found for found in parts),

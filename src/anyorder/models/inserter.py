@@ -53,8 +53,8 @@ class Inserter(nn.Module):
         self.trunk.set_rope(device)
 
     def compile(self) -> None:  # type: ignore[override]
-        """As `Transformer.compile`."""
-        self.trunk.compile()
+        """As `Transformer.compile`, for rows that have lost tokens: every batch has another shape."""
+        self.trunk.compile(dynamic=True)
 
     def init_weights(self, noise: Noise) -> None:
         """The trunk as `Transformer.init_weights`; the stop head says 1/2 of everything at first."""

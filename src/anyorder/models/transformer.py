@@ -55,10 +55,14 @@ class Transformer(nn.Module):
             rounded = table.bfloat16().float() if c.rope == "bfloat16" else table
             self.register_buffer(name, rounded.to(device), persistent=False)
 
-    def compile(self) -> None:  # type: ignore[override]
-        """Compile the two halves of a block once for all blocks (regional compilation); same law, other rounding."""
-        self.mix = torch.compile(Block.mix, dynamic=False)
-        self.feed = torch.compile(Block.feed, dynamic=False)
+    def compile(self, *, dynamic: bool = False) -> None:  # type: ignore[override]
+        """Compile the two halves of a block once for all blocks (regional compilation); same law, other rounding.
+
+        Args:
+            dynamic: once for batches of all shapes, instead of once for each shape.
+        """
+        self.mix = torch.compile(Block.mix, dynamic=dynamic)
+        self.feed = torch.compile(Block.feed, dynamic=dynamic)
         self.finish = torch.compile(feed_and_norm, dynamic=True)
 
     def forward(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:

@@ -58,8 +58,8 @@ def plan(run: Path, *, nfe: int, rows: int = 64, seed: int = 0) -> Plan:
     """
     folder = model_folder(run)
     loaded = load_model(folder)
-    config = load_config(RunConfig, folder.parent / CONFIG)
-    if loaded.kind != "mdm" or config.task is not None:
+    config = load_config(RunConfig, folder.parent / CONFIG) if loaded.kind == "mdm" else None
+    if config is None or config.task is not None:
         raise ValueError(f"{run}: plans are made for masked diffusion models of text; name such a run")
     if rows < 4:
         raise ValueError(f"rows={rows}: must be >= 4, half for the curve and half for the costs")

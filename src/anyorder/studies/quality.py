@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anyorder.api import LanguageModel, load
 from anyorder.core.config import load_config
+from anyorder.core.types import Batch
 from anyorder.data.loader import in_order
 from anyorder.evaluation.gen_ppl import Judge
 from anyorder.evaluation.judges import find_twin, load_judge, run_of
@@ -88,8 +89,10 @@ def twin_of(run: Path) -> Path:
     return found
 
 
-def held_out(model: LanguageModel, writing: Writing) -> Int[Tensor, "B L"] | None:
+def held_out(model: LanguageModel, writing: Writing) -> list[Int[Tensor, " _"]] | None:
     """Up to n held-out rows of the model's own run, cut to the length of the samples; None if it has not enough.
+
+    An insertion model writes documents, so they are documents then.
 
     Raises:
         ValueError: the run's text cannot be read any more.
@@ -101,9 +104,19 @@ def held_out(model: LanguageModel, writing: Writing) -> Int[Tensor, "B L"] | Non
         rows = run_data(load_config(RunConfig, file)).valid
     except ValueError as error:
         raise ValueError(f"held-out text: {error}; or leave it out with --no-reference") from None
-    tokens = next(in_order(rows, rows=writing.n, limit=writing.n)).tokens[:, : writing.length or model.max_length]
-    whole = tokens[(tokens != model.model.vocab.pad_id).all(-1)]
-    return whole if len(whole) > 1 else None
+    batch, length = next(in_order(rows, rows=writing.n, limit=writing.n)), writing.length or model.max_length
+    if model.kind == "ilm":
+        whole = _documents(batch, eos_id=model.model.vocab.eos_id)[: writing.n]
+    else:
+        whole = [row for row in batch.tokens[:, :length] if not bool((row == model.model.vocab.pad_id).any())]
+    return [row[:length] for row in whole] if len(whole) > 1 else None
+
+
+def _documents(batch: Batch, *, eos_id: int | None) -> list[Int[Tensor, " _"]]:
+    """The documents of rows, without the end-of-document that ends one."""
+    segment = torch.ones_like(batch.tokens) if batch.segment is None else batch.segment
+    found = [row[part == s] for row, part in zip(batch.tokens, segment) for s in range(1, int(part.max()) + 1)]
+    return [row[row != eos_id] for row in found if bool((row != eos_id).any())]
 
 
 def _one(
@@ -112,7 +125,7 @@ def _one(
     writing: Writing,
     *,
     temperature: float,
-    real: Int[Tensor, "B L"] | None,
+    real: Sequence[Int[Tensor, " _"]] | None,
     beside: Figures | None,
 ) -> Quality:
     made = model.sample(
@@ -126,7 +139,7 @@ def _one(
         block=writing.block,
         seed=writing.seed,
     )
-    rows = torch.tensor([g.tokens for g in made])
+    rows = [torch.tensor(g.tokens, dtype=torch.int64) for g in made]
     sampling = Sampling(
         model=str(run_of(model.folder)),
         sampler=made[0].sampler,
@@ -149,6 +162,8 @@ def _one(
     )
 
 
-def _mauve(model: LanguageModel, judge: Judge, rows: Int[Tensor, "B L"], real: Int[Tensor, "B L"]) -> float:
-    ours, theirs = (judge.features([model.tokenizer.decode(row) for row in x.tolist()]) for x in (rows, real))
+def _mauve(
+    model: LanguageModel, judge: Judge, rows: Sequence[Int[Tensor, " _"]], real: Sequence[Int[Tensor, " _"]]
+) -> float:
+    ours, theirs = (judge.features([model.tokenizer.decode(row.tolist()) for row in x]) for x in (rows, real))
     return mauve(ours, theirs)

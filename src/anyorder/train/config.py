@@ -70,6 +70,17 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"size={self.size!r}: unknown; {nearest(self.size, SIZES)}")
         return self
 
+    @model_validator(mode="after")
+    def _whole_documents(self) -> "RunConfig":
+        if self.process.kind not in ("ilm", "it") or self.task is not None:
+            return self
+        what = f"process.kind={self.process.kind}: an insertion model learns from whole documents; "
+        if self.data.packing != "documents":
+            raise ValueError(f"{what}set data.packing=documents")
+        if self.data.random_length:
+            raise ValueError(f"{what}set data.random_length=0, which cuts none")
+        return self
+
     def resolved_model(self, *, length: int) -> ModelConfig:
         """The network's configuration: a named size reads rows as long as those it is trained on."""
         inserts = self.process.kind in ("ilm", "it")

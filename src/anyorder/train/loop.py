@@ -199,22 +199,22 @@ class Run:
             "grad_norm": result.grad_norm,
             "seconds": round(elapsed, 3),
             "tokens_per_second": round(self.tokens / elapsed, 1),
-            "flops": self._flops_per_step() * done,
+            "flops": self._flops(done),
         }
         self._nats, self._counted = 0.0, 0
         if dist.rank() == 0:
             append_record(self.folder / METRICS, record)
 
-    def _flops_per_step(self) -> int:
+    def _flops(self, done: int) -> int:
+        """Of so many steps."""
         rows, length = self.config.batch.rows, self.data.train.length
-        share = 1.0 if self.config.process.kind == "arm" else 0.5  # an MDM asks for half the logits on average
-        return training_flops(
-            self.model.config,
-            rows=rows,
-            length=length,
-            head_positions=round(share * rows * length),
-            vocab_size=self.model.vocab.size,
-        )
+        kind, vocab_size = self.config.process.kind, self.model.vocab.size
+        share = 0.5 if kind == "mdm" else 1.0  # an MDM asks for half the logits on average
+        asked = round(share * rows * length)
+        step = training_flops(self.model.config, rows=rows, length=length, head_positions=asked, vocab_size=vocab_size)
+        if kind in ("ilm", "it"):  # an insertion model reads half the tokens on average, and no padding
+            return step * self.tokens // (2 * rows * length)
+        return step * done
 
     def _validate(self, done: int) -> None:
         if dist.rank() != 0:
