@@ -2,10 +2,18 @@
 
 from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.config import ProcessConfig
+from anyorder.processes.flexmdm import FlexMDM
 from anyorder.processes.insertion import Insertion
 from anyorder.processes.masked import MaskedDiffusion, smdm
 from anyorder.processes.slots import Slots
 
-PROCESSES = {"mdm": MaskedDiffusion, "smdm": smdm, "arm": Autoregressive, "ilm": Insertion, "it": Slots}
+PROCESSES = {
+    "mdm": MaskedDiffusion,
+    "smdm": smdm,
+    "arm": Autoregressive,
+    "ilm": Insertion,
+    "it": Slots,
+    "flexmdm": FlexMDM,
+}
 
-__all__ = ["PROCESSES", "Autoregressive", "Insertion", "MaskedDiffusion", "ProcessConfig", "Slots", "smdm"]
+__all__ = ["PROCESSES", "Autoregressive", "FlexMDM", "Insertion", "MaskedDiffusion", "ProcessConfig", "Slots", "smdm"]
