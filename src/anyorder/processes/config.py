@@ -27,13 +27,14 @@ class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
     length_weight: LengthWeight = "len_plus_one"  # ilm: of a document of L tokens; "document": 1, as published
     stop_class_weight: float | None = None  # ilm: weight of "nothing is missing", 1 - w of its opposite; None: 1 and 1
     stop_loss_weight: float = 1.0  # ilm: of the stop's loss beside the insertion's
+    tau: float | None = None  # it: of a gap's missing tokens the middle one weighs most; None: all the same
 
     def build(self, *, group: int, kernels: NllKernels = SLICED) -> Process:
         """The objective; `group` rows (those of one optimiser step) share their mask levels evenly."""
         if self.kind == "arm":
             return Autoregressive(kernels)
         if self.kind == "it":
-            return Slots(draw=self.draw, group=group)
+            return Slots(tau=self.tau, draw=self.draw, group=group)
         if self.kind == "ilm":
             return Insertion(
                 length_weight=self.length_weight,
