@@ -173,8 +173,8 @@ def test_page_is_complete_before_it_takes_its_name(tmp_path, monkeypatch):
         ({"order": [0, -2]}, "greater than or equal to -1"),
         ({"grid": 4}, r"trace\.grid=4: must divide"),
         ({"wrong": [2]}, r"trace\.wrong=2: must be a position below 2"),
-        ({"kind": "GPT"}, "'MDM', 'ARM', 'infill' or 'puzzle'"),
-        ({"tokens": [], "order": [], "logp": []}, "at least 1"),
+        ({"kind": "GPT"}, "'MDM', 'ARM', 'ILM', 'infill' or 'puzzle'"),
+        ({"tokens": [], "order": [], "logp": []}, "is empty; only a text that grows may be"),
         ({"colour": "red"}, "Extra inputs"),
     ],
 )

@@ -50,7 +50,7 @@ class Generation:
         pieces: text of each position; bytes that are no character by themselves read U+FFFD.
         order: step (from 0) at which each position was written, -1 for what was given.
         token_logp: log-probability of each written token given what was visible, under the law it was drawn from
-            (after temperature and truncation); nats, 0 for what was given.
+            (after temperature and truncation), of its place too where it was inserted; nats, 0 for what was given.
         logp: their sum, float64.
         num_tokens: tokens written.
         nfe: network passes this row took part in.

@@ -75,6 +75,7 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
         clock: what the numbers of steps count.
         logp: natural log-probability of each written token under the law it was drawn from; ignored where given.
         prompt: a sentence about what was given.
+        grows: tokens were inserted one between others: those that came later are not there before.
         nfe: network passes.
         seconds: wall time.
         grid: cells per row if this is a board; boxes are drawn where it is a square number.
@@ -84,9 +85,9 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
         group: traces of one name are shown side by side on one clock.
     """
 
-    kind: Literal["MDM", "ARM", "infill", "puzzle"]
+    kind: Literal["MDM", "ARM", "ILM", "infill", "puzzle"]
     sampler: Text
-    tokens: Annotated[Sequence[Text], Field(min_length=1)]
+    tokens: Sequence[Text]
     order: Sequence[Annotated[int, Field(ge=-1)]]
     logp: Sequence[FiniteFloat]
     prompt: Text = ""
@@ -99,10 +100,13 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
     group: Text = ""
     events: Sequence[Event] = ()
     clock: Literal["step", "pass"] = "step"
+    grows: bool = False
 
     @model_validator(mode="after")
     def _one_entry_per_token(self) -> "Trace":
         n = len(self.tokens)
+        if not n and not self.grows:
+            raise ValueError("trace.tokens: is empty; only a text that grows may be")
         for name, given in (("order", self.order), ("logp", self.logp)):
             if len(given) != n:
                 raise ValueError(f"trace.{name} has {len(given)} entries: must have one per token, {n}")
@@ -128,7 +132,7 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
     @property
     def steps(self) -> int:
         """Steps it took to write: one more than the largest entry of `order`."""
-        return max(self.order) + 1
+        return max(self.order, default=-1) + 1
 
 
 class Share(BaseModel, frozen=True, extra="forbid"):

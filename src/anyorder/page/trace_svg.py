@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anyorder.page.report import Trace
 
@@ -115,17 +115,24 @@ def _heading(trace: Trace, y: float) -> str:
 
 def _draw_text(trace: Trace, steps: Sequence[int], y: float, columns: int) -> tuple[list[str], float, float]:
     """SVG lines of a text's stages, their right edge, and the y where they end."""
-    pieces = wrap_tokens(trace.tokens, columns)
-    lines = max(p.line for p in pieces) + 1
-    out = [_heading(trace, y + 13)]
+    out, widest = [_heading(trace, y + 13)], 0
     y += 32
     for step in steps:
+        pieces = _standing(trace, step, columns)
         out.append(f'<text class="soft small" x="{MARGIN}" y="{y + 15}">step {step}</text>')
         for p in pieces:
             out += _draw_piece(trace, p, y, step)
-        y += lines * LINE + 16
-    right = MARGIN + LABEL + CELL * max(p.column + p.width for p in pieces)
-    return out, right, y + 8
+        y += (max((p.line for p in pieces), default=0) + 1) * LINE + 16
+        widest = max([widest, *(p.column + p.width for p in pieces)])
+    return out, MARGIN + LABEL + CELL * widest, y + 8
+
+
+def _standing(trace: Trace, step: int, columns: int) -> list[Piece]:
+    """Where the tokens stand after so many steps: of a text that grows, only those that are there."""
+    if not trace.grows:
+        return wrap_tokens(trace.tokens, columns)
+    here = [i for i, at in enumerate(trace.order) if at < step]
+    return [replace(p, token=here[p.token]) for p in wrap_tokens([trace.tokens[i] for i in here], columns)]
 
 
 def _draw_piece(trace: Trace, p: Piece, y: float, step: int) -> list[str]:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Final, Literal
 
 import yaml
 
 from anyorder.page.report import Act, Event, MadeWith, ReportData, Trace, write_report
 from anyorder.trace.file import dump_records
 from anyorder.trace.record import Record, RowStep
+
+KINDS: Final[dict[str, Literal["MDM", "ARM", "ILM"]]] = {"mdm": "MDM", "arm": "ARM", "ilm": "ILM"}
 
 
 def write_page(path: Path, records: Sequence[Record], *, command: str = "") -> None:
@@ -62,7 +65,7 @@ def row_trace(record: Record, index: int, *, group: str = "") -> Trace:
     at = {step: max(0, paid - 1) for (step, _), paid in zip(changes, passes, strict=True)}
     pieces = record.end.pieces
     return Trace(
-        kind="MDM" if header.model.kind == "mdm" else "ARM",
+        kind=KINDS[header.model.kind],
         sampler=header.sampler.name,
         tokens=[pieces[token] for token in end.tokens],
         order=[at[step] if step >= 0 else -1 for step in end.order],
@@ -72,11 +75,15 @@ def row_trace(record: Record, index: int, *, group: str = "") -> Trace:
         group=group,
         events=[event for step, r in changes for event in _events(r, at[step], pieces)],
         clock="pass",
+        grows=header.rows[index].open is not None,
     )
 
 
 def _events(change: RowStep, at: int, pieces: dict[int, str]) -> list[Event]:
-    """What a step did to a row; a token that was written and taken back at once was never there."""
+    """What a step did to a row of masks; a token that was written and taken back at once was never there.
+
+    What was inserted stays, so that its final place and its order say all.
+    """
     wrote: list[Event] = [(at, p, pieces[t], min(0.0, logp)) for p, t, logp in change.writes if t is not None]
     return wrote + [(at, p, None, 0.0) for p in change.masked]
 

@@ -34,6 +34,8 @@ function fillHeader() {
 // A trace begins with what was written; a report with how to read it.
 function fillGuide() {
   document.querySelectorAll("[data-for]").forEach((part) => (part.hidden = part.dataset.for !== data.kind));
+  const writers = new Set(data.acts.flatMap((act) => act.samples.map((trace) => trace.kind)));
+  document.querySelectorAll("[data-writer]").forEach((part) => (part.hidden = !writers.has(part.dataset.writer)));
   if (data.kind === "trace") document.getElementById("acts").after(document.getElementById("guide"));
 }
 
@@ -47,6 +49,7 @@ function fillContents() {
 function colourOf(label, position) {
   if (label.startsWith("MDM")) return 0;
   if (label.startsWith("ARM")) return 1;
+  if (label.startsWith("ILM")) return 2;
   return 2 + (position % 2);
 }
 

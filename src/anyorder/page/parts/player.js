@@ -50,8 +50,9 @@ function makeKey(traces) {
   const wrong = traces.some((trace) => trace.wrong.length) ? sign("wrong", "mistake") : null;
   const back = traces.some((trace) => trace.events.some(([, , piece]) => piece === null)) ? sign("hidden back", "just taken back") : null;
   const again = traces.some((trace) => historiesOf(trace).some((history) => history.length > 1)) ? sign("again", "written anew") : null;
+  const masks = traces.some((trace) => !trace.grows);
   const wide = traces.some((trace) => !trace.grid) ? "still masked; drawn as wide as what will stand there, which the model does not know" : "still masked";
-  return el("div", { class: "key" }, ...scales, given, wrong, back, again, el("span", { class: "sign" }, el("i", { class: "token written hidden" }, "abc"), wide));
+  return el("div", { class: "key" }, ...scales, given, wrong, back, again, masks ? el("span", { class: "sign" }, el("i", { class: "token written hidden" }, "abc"), wide) : null);
 }
 
 function makeControls(clock, steps, unit, setColour, colour) {

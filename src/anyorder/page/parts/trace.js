@@ -75,7 +75,8 @@ function setPiece(trace, cell, piece) {
   cell.root.replaceChildren(...nodes);
 }
 
-// Show a cell as of a step. A masked one is as wide as what comes next there, and is not read aloud.
+// Show a cell as of a step. A masked one is as wide as what comes next there, and is not read aloud; one of a text that
+// grows is not there at all before its token is.
 function paintCell(trace, i, cell, history, step) {
   const steps = stepsOf(trace);
   const k = lastEvent(history, step);
@@ -87,6 +88,12 @@ function paintCell(trace, i, cell, history, step) {
   if (cell.key === key) return masked;
   cell.key = key;
   for (const [name, on] of Object.entries(states)) cell.root.classList.toggle(name, on);
+  cell.root.hidden = trace.grows && masked;
+  if (cell.root.hidden) {
+    cell.tail.data = "";
+    cell.shown = null;
+    return masked;
+  }
   const visible = masked ? history.slice(k + 1).find((later) => later.piece !== null) : event;
   setPiece(trace, cell, visible.piece);
   cell.root.style.setProperty("--t", (visible.at / Math.max(1, steps - 1)).toFixed(3));
@@ -130,17 +137,24 @@ function addTokenKeys(canvas, trace, cells, tipOf) {
   canvas.addEventListener("click", over);
   canvas.addEventListener("focusout", hideTip);
   canvas.addEventListener("keydown", (event) => {
-    const i = Number(event.target.closest(".token")?.dataset.i);
+    const here = cells.filter((cell) => !cell.hidden);
+    const i = here.indexOf(event.target.closest(".token"));
     const down = trace.grid ?? 10;
     const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -down, ArrowDown: down, Home: -cells.length, End: cells.length }[event.key];
     if (event.key === "Escape") hideTip();
-    if (move === undefined || Number.isNaN(i)) return;
+    if (move === undefined || i < 0) return;
     event.preventDefault();
-    cells[i].tabIndex = -1;
-    const next = cells[clamp(i + move, 0, cells.length - 1)];
+    here[i].tabIndex = -1;
+    const next = here[clamp(i + move, 0, here.length - 1)];
     next.tabIndex = 0;
     next.focus();
   });
+}
+
+// The tab key finds one token: the one it found last, or if that is gone the first that is there.
+function reachable(cells) {
+  const found = cells.find((cell) => cell.tabIndex === 0 && !cell.hidden) ?? cells.find((cell) => !cell.hidden);
+  for (const cell of cells) cell.tabIndex = cell === found ? 0 : -1;
 }
 
 // Where (across) and when (downwards) each token was written: a diagonal for an ARM, a cloud for an MDM.
@@ -159,7 +173,7 @@ function makeOrderMap(trace, histories) {
     back.setAttribute("d", dots((dot) => dot.at < step && dot.back));
     now.setAttribute("d", step > 0 && step < steps ? `M-1 ${step - 0.5}H${count}` : "");
   };
-  const figure = el("figure", { class: "map" }, picture, el("figcaption", {}, el("span", {}, `\u2193 ${trace.clock}`), el("span", {}, "position \u2192")));
+  const figure = el("figure", { class: "map" }, picture, el("figcaption", {}, el("span", {}, `\u2193 ${trace.clock}`), el("span", {}, trace.grows ? "position in the finished text \u2192" : "position \u2192")));
   return { figure, show };
 }
 
@@ -171,7 +185,7 @@ function paneFacts(trace, histories, step, visible) {
   if (trace.clock === "pass") {
     const passes = finished ? trace.nfe : step;
     const changed = histories.map((history) => history.filter((event, k) => event.at < step && (event.piece === null || (k > 0 && history[k - 1].piece !== null))).length).reduce((a, b) => a + b, 0);
-    facts.push(finished ? plural(total, "token") : `${visible} of ${plural(total, "token")}`, finished ? plural(passes, "pass", "passes") : `${passes} of ${plural(trace.nfe, "pass", "passes")}`);
+    facts.push(finished || trace.grows ? plural(visible, "token") : `${visible} of ${plural(total, "token")}`, finished ? plural(passes, "pass", "passes") : `${passes} of ${plural(trace.nfe, "pass", "passes")}`);
     if (passes > 0) facts.push(`${(visible / passes).toFixed(2)} tokens a pass`);
     if (histories.some((history) => history.length > 1)) facts.push(`${changed} revised`);
   } else facts.push(plural(total, "token"), plural(trace.nfe, "pass", "passes"));
@@ -197,6 +211,7 @@ function makePane(trace) {
     at = step;
     const masked = cells.map((cell, i) => trace.order[i] >= 0 && paintCell(trace, i, cell, histories[i], step));
     const visible = masked.filter((hidden, i) => trace.order[i] >= 0 && !hidden).length;
+    if (trace.grows) reachable(roots);
     map?.show(step);
     facts.textContent = paneFacts(trace, histories, step, visible);
     verdict?.classList.toggle("pending", step < steps);
