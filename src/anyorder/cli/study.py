@@ -48,7 +48,7 @@ def study(args: list[str]) -> None:
 
     parser = Parser(
         "study",
-        usage="NAME [--out DIR] [--quick] [--run RUN] [--seed S]",
+        usage="NAME [--out DIR] [--quick] [--scale SCALE] [--run RUN] [--seed S]",
         about="Show a finding of a paper anew: tables, NAME.json and NAME.svg in a folder, and one line of JSON that\n"
         "says which of the study's aims are met. Studies:\n"
         + "\n".join(f"  {n}: {s.about}" for n, s in STUDIES.items()),
@@ -57,6 +57,7 @@ def study(args: list[str]) -> None:
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(STUDIES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default runs/study-NAME)")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, with fewer draws")
+    parser.add_argument("--scale", metavar="SCALE", help="of studies with several: tiny (default) or paper, for a GPU")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a trained model to study as well")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
     found = parser.parse(args)
@@ -67,7 +68,7 @@ def study(args: list[str]) -> None:
     out = found.out or Path("runs") / f"study-{found.name}"
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; name a folder with --out")
-    made = STUDIES[found.name].make(quick=found.quick, run=found.run, seed=found.seed, out=out)
+    made = STUDIES[found.name].make(quick=found.quick, scale=found.scale, run=found.run, seed=found.seed, out=out)
     checks = {c.name: {"value": c.value, "aim": c.aim, "met": c.met} for c in made.checks}
     payload = {"study": found.name, **made.payload, "checks": checks}
     from anyorder.core.files import write_atomic

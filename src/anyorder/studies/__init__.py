@@ -41,18 +41,36 @@ class Findings:
 
 @dataclass(frozen=True)
 class Study:
-    """A study by name: one line about it, the module whose function `study` makes it, and whether it trains models."""
+    """A study by name.
+
+    Args:
+        about: one line.
+        module: where the function `study` that makes it is.
+        trains: whether it trains models, and keeps its runs.
+        scales: sizes it can be made at, the usual one first; none: there is one.
+    """
 
     about: str
     module: str
     trains: bool = False
+    scales: tuple[str, ...] = ()
 
-    def make(self, *, quick: bool, run: Path | None, seed: int, out: Path) -> Findings:
-        """Its findings; a study that trains keeps its runs below `out`, the others write nothing."""
+    def make(self, *, quick: bool, scale: str | None, run: Path | None, seed: int, out: Path) -> Findings:
+        """Its findings; a study that trains keeps its runs below `out`, the others write nothing.
+
+        Raises:
+            ValueError: a scale that the study does not have.
+        """
+        if scale is not None and scale not in self.scales:
+            has = f"one of {', '.join(self.scales)}" if self.scales else "this study has one only; leave --scale out"
+            raise ValueError(f"--scale {scale}: {has}")
+        options: dict[str, Any] = {"quick": quick, "run": run, "seed": seed}
+        if self.trains:
+            options["out"] = out
+        if self.scales:
+            options["scale"] = scale or self.scales[0]
         study: Callable[..., Findings] = importlib.import_module(f"anyorder.studies.{self.module}").study
-        return (
-            study(quick=quick, run=run, seed=seed, out=out) if self.trains else study(quick=quick, run=run, seed=seed)
-        )
+        return study(**options)
 
 
 STUDIES = {
@@ -61,6 +79,17 @@ STUDIES = {
     "order": Study(
         "in which order to write: puzzles that a masked model solves in one order and not in another",
         "order",
+        trains=True,
+    ),
+    "planning": Study(
+        "who finds the way through star graphs: ARM, MDM, ILM and Insertion Transformer of one size, equally tuned",
+        "planning",
+        trains=True,
+        scales=("tiny", "paper"),
+    ),
+    "infilling": Study(
+        "texts of unknown length: how long insertion models write, how likely texts are, and gaps filled by all kinds",
+        "infilling",
         trains=True,
     ),
     "likelihood-variance": Study(

@@ -1,4 +1,4 @@
-"""Line plots as one small SVG: logarithmic x axes, straight lines, labels at their ends, light and dark."""
+"""Line plots as one small SVG: straight lines, labels at their ends, light and dark."""
 
 import html
 import math
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 760.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 170.0, 48.0, 56.0
 SPACE = 16.0  # between labels
-MOST_VALUES = 6  # of a linear y axis
+ACROSS, UP = 12, 6  # most values of linear axes
 COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d")
 STYLE = """
 text { font-family: system-ui, sans-serif; font-size: 13px; fill: #1f1e1b; }
@@ -21,7 +21,7 @@ path { fill: none; stroke-width: 2; }
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points (x, y), x > 0, and its name, which may be empty.
+    """A line through points (x, y), x > 0 on a logarithmic axis, and its name, which may be empty.
 
     A dashed one has no dots and the colour of the line before it.
     """
@@ -37,7 +37,8 @@ class Plot:
 
     Args:
         title, x, y: what it shows, and its axes.
-        log_y: whether y is logarithmic too; else it begins at 0.
+        log_x: whether x is logarithmic.
+        log_y: whether y is; else it begins at 0.
     Raises:
         ValueError: no line, or one without points.
     """
@@ -46,6 +47,7 @@ class Plot:
     title: str
     x: str
     y: str
+    log_x: bool = True
     log_y: bool = False
 
     def __post_init__(self) -> None:
@@ -81,12 +83,13 @@ def line_plots(plots: Sequence[Plot]) -> str:
 
 def _frame(plot: Plot) -> str:
     """Title, grid, axes and lines of one plot."""
-    across = _span([math.log10(px) for line in plot.lines for px, _ in line.points])
+    scale = math.log10 if plot.log_x else float
+    across = _span([scale(px) for line in plot.lines for px, _ in line.points])
     ys = [py for line in plot.lines for _, py in line.points]
     up = _span([math.log10(py) for py in ys]) if plot.log_y else (0.0, max(ys) * 1.05 or 1.0)
 
     def place(px: float, py: float) -> tuple[float, float]:
-        along = (math.log10(px) - across[0]) / (across[1] - across[0])
+        along = (scale(px) - across[0]) / (across[1] - across[0])
         high = ((math.log10(py) if plot.log_y else py) - up[0]) / (up[1] - up[0])
         return LEFT + along * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - high * (HEIGHT - TOP - BOTTOM)
 
@@ -94,8 +97,8 @@ def _frame(plot: Plot) -> str:
     turned = f'text-anchor="middle" transform="rotate(-90 18 {middle:.1f})"'
     body = [
         f'<text class="title" x="{LEFT}" y="28">{html.escape(plot.title)}</text>',
-        *_upright(place, across),
-        *_level(place, _powers(*up) if plot.log_y else _round_values(up[1])),
+        *_upright(place, _powers(*across) if plot.log_x else _round_values(*across, most=ACROSS)),
+        *_level(place, _powers(*up) if plot.log_y else _round_values(*up, most=UP)),
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.1f}" y="{HEIGHT - 14}" text-anchor="middle">'
         f"{html.escape(plot.x)}</text>",
         f'<text x="18" y="{middle:.1f}" {turned}>{html.escape(plot.y)}</text>',
@@ -120,12 +123,12 @@ def _powers(low: float, high: float) -> list[float]:
     return plain if len(plain) > 2 else fine
 
 
-def _round_values(top: float) -> list[float]:
-    """At most `MOST_VALUES` steps of 1, 2 or 5 times a power of ten, from 0."""
-    rough = top / MOST_VALUES
+def _round_values(low: float, high: float, *, most: int) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between two values, in at most so many steps."""
+    rough = (high - low) / most
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1.0, 2.0, 5.0, 10.0) if unit * factor >= rough - 1e-12)
-    return [step * i for i in range(math.floor(top / step) + 1)]
+    return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _line(line: Line, at: Sequence[tuple[float, float]], *, colour: str) -> list[str]:
@@ -148,10 +151,10 @@ def _names(lines: Sequence[Line], paths: Sequence[Sequence[tuple[float, float]]]
     return made
 
 
-def _upright(place: Place, across: tuple[float, float]) -> list[str]:
-    """Grid lines at powers of ten of x, and their values."""
+def _upright(place: Place, values: Sequence[float]) -> list[str]:
+    """Grid lines at values of x."""
     made = []
-    for value in _powers(*across):
+    for value in values:
         px = place(value, 1.0)[0]
         base = HEIGHT - BOTTOM
         made.append(f'<line class="grid" x1="{px:.1f}" y1="{TOP}" x2="{px:.1f}" y2="{base:.1f}"/>')
