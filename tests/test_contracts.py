@@ -124,7 +124,7 @@ LEFTWARDS = {
 }  # objectives for left-to-right models; all others bound as MDM does
 
 
-INSERTING = ("ilm", "it", "flexmdm")  # of texts of any length, for models of their own: in their own tests
+INSERTING = ("ilm", "it", "flexmdm", "dreamon")  # of texts of any length, for models of their own: in their own tests
 
 
 @pytest.mark.parametrize("name", [name for name in PROCESSES if name not in INSERTING])

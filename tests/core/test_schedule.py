@@ -60,6 +60,15 @@ def test_derivative_and_weight_agree_with_autograd(schedule):
 
 
 @every
+def test_total_noise_grows_at_its_rate(schedule):
+    """-log alpha grows by -alpha'/alpha: DILM's published schedule fails this by ln r (5 to 500: 4.6)."""
+    t = torch.linspace(1e-3, 0.99, 500, dtype=torch.float64)
+    h = 1e-6
+    slope = (-schedule.alpha(t + h).log() + schedule.alpha(t - h).log()) / (2 * h)
+    torch.testing.assert_close(-schedule.dalpha(t) / schedule.alpha(t), slope, rtol=1e-4, atol=1e-6)
+
+
+@every
 def test_shape_of_the_curve(schedule):
     assert isinstance(schedule, Schedule)
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.config import ProcessConfig
+from anyorder.processes.dreamon import DreamOn
 from anyorder.processes.flexmdm import FlexMDM
 from anyorder.processes.insertion import Insertion
 from anyorder.processes.masked import MaskedDiffusion, smdm
@@ -14,6 +15,17 @@ PROCESSES = {
     "ilm": Insertion,
     "it": Slots,
     "flexmdm": FlexMDM,
+    "dreamon": DreamOn,
 }
 
-__all__ = ["PROCESSES", "Autoregressive", "FlexMDM", "Insertion", "MaskedDiffusion", "ProcessConfig", "Slots", "smdm"]
+__all__ = [
+    "PROCESSES",
+    "Autoregressive",
+    "DreamOn",
+    "FlexMDM",
+    "Insertion",
+    "MaskedDiffusion",
+    "ProcessConfig",
+    "Slots",
+    "smdm",
+]
