@@ -10,6 +10,8 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas, Vocab, take_rows
+from anyorder.models.config import SIZES
+from anyorder.models.flexmdm import FlexTransformer
 from anyorder.samplers.base import generate, steps
 from anyorder.samplers.flexmdm import InsertMasks
 from anyorder.samplers.token import TokenRule
@@ -135,6 +137,17 @@ def test_finished_rows_do_not_change() -> None:
         done = (before.carry.more == 0) & ~before.canvas.open(FIVE.vocab).any(-1)
         assert torch.equal(before.canvas.x[done], after.canvas.x[done])
         assert not after.nfe[done].any()
+
+
+def test_a_network_writes() -> None:
+    model = FlexTransformer(SIZES["tiny"].model_copy(update={"max_length": 8}), FIVE.vocab).requires_grad_(False)
+    model.init_weights(NOISE)
+    canvas = blank(16, FIVE.vocab)
+    together = generate(InsertMasks(), model, canvas, noise=NOISE)
+    assert not (together.canvas.x == FIVE.vocab.mask_id).any()
+    assert len(set(texts(together.canvas))) > 5
+    alone = generate(InsertMasks(), model, take_rows(canvas, torch.tensor([3])), noise=NOISE)
+    assert torch.equal(alone.canvas.x[0], together.canvas.x[3])
 
 
 def test_refusals() -> None:
