@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -12,7 +12,10 @@ import torch
 
 from anyorder.train.config import RunConfig
 from anyorder.train.data import run_data
-from anyorder.train.loop import train
+from anyorder.train.loop import RunData, train
+
+RowsOf = Callable[[RunConfig], RunData]  # a function of a module, which another process can find
+Jobs = Mapping[Path, tuple[RunConfig, RowsOf]]
 
 
 def workers() -> int:
@@ -20,35 +23,37 @@ def workers() -> int:
     return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
-def train_all(runs: Mapping[Path, RunConfig], *, at_once: int) -> None:
+def train_all(runs: Mapping[Path, RunConfig], *, at_once: int, rows: Mapping[Path, RowsOf] | None = None) -> None:
     """Every run in its folder, gone on with where it was killed; a line on stderr when one is done.
 
     Args:
         at_once: processes of one thread each; with 1 the runs are trained here, and show their steps.
+        rows: what makes the rows of runs that do not read those of `run_data`.
     Raises:
         ValueError: a folder holds another run, or another process trains it.
         RuntimeError: a loss is no longer finite.
     """
-    done = _in_turn(runs) if at_once == 1 or len(runs) == 1 else _beside(runs, at_once)
+    jobs = {folder: (config, (rows or {}).get(folder, run_data)) for folder, config in runs.items()}
+    done = _in_turn(jobs) if at_once == 1 or len(jobs) == 1 else _beside(jobs, at_once)
     for number, folder in enumerate(done, start=1):
         print(f"  trained {folder} ({number} of {len(runs)})", file=sys.stderr, flush=True)
 
 
-def _in_turn(runs: Mapping[Path, RunConfig]) -> Iterator[Path]:
-    for folder, config in runs.items():
-        train(config, run_data(config), folder)
+def _in_turn(jobs: Jobs) -> Iterator[Path]:
+    for folder, (config, rows) in jobs.items():
+        train(config, rows(config), folder)
         yield folder
 
 
-def _beside(runs: Mapping[Path, RunConfig], at_once: int) -> Iterator[Path]:
+def _beside(jobs: Jobs, at_once: int) -> Iterator[Path]:
     """Runs as they are done; whatever ends this ends the processes too."""
     context = multiprocessing.get_context("spawn")  # a forked child would share PyTorch's threads
     with ProcessPoolExecutor(at_once, mp_context=context, initializer=_alone) as pool:
-        jobs = {pool.submit(_train, config, folder): folder for folder, config in runs.items()}
+        begun = {pool.submit(_train, *job, folder): folder for folder, job in jobs.items()}
         try:
-            for job in as_completed(jobs):
+            for job in as_completed(begun):
                 job.result()
-                yield jobs[job]
+                yield begun[job]
         except BaseException:
             for child in multiprocessing.active_children():
                 child.terminate()
@@ -56,8 +61,8 @@ def _beside(runs: Mapping[Path, RunConfig], at_once: int) -> Iterator[Path]:
             raise
 
 
-def _train(config: RunConfig, folder: Path) -> None:
-    train(config, run_data(config), folder, quiet=True)
+def _train(config: RunConfig, rows: RowsOf, folder: Path) -> None:
+    train(config, rows(config), folder, quiet=True)
 
 
 def _alone() -> None:
