@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder.core.noise import Noise, philox4x32
+from anyorder.core.noise import MASK32, Noise, philox4x32
 
 KNOWN = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
@@ -24,6 +24,7 @@ def words(text: str) -> list[int]:
 def test_philox_known_answers(counter, key, answer):
     got = philox4x32(tuple(torch.tensor(w) for w in words(counter)), tuple(words(key)))
     assert [int(w) for w in got] == words(answer)
+    assert list(philox4x32(tuple(words(counter)), tuple(words(key)))) == words(answer)
 
 
 def ks(u: torch.Tensor) -> float:
@@ -77,6 +78,34 @@ def test_a_row_draws_the_same_in_any_batch(rows, step, length):
     together = noise.uniform(torch.tensor(rows)[:, None], step, torch.arange(length))
     for k in reversed(range(len(rows))):
         assert torch.equal(together[k], noise.uniform(rows[k], step, torch.arange(length)))
+
+
+@pytest.mark.parametrize("shape", [(1,), (32,), (3, 5), (2, 1, 4), (33,)])
+def test_a_few_uniforms_are_bit_for_bit_those_of_many(shape, monkeypatch):
+    noise, n = Noise.of(8).at("few"), math.prod(shape)
+    r, s, p = (noise.words(torch.arange(n).view(shape), i)[0] << (30 * (i == 0)) for i in range(3))
+    found = []
+    for few in (0, 1000):
+        monkeypatch.setattr("anyorder.core.noise.FEW", few)
+        found.append(torch.stack([noise.uniform(r, s, p), noise.uniform(r, 3, p), noise.uniform(-r, s)]))
+    assert torch.equal(*found)
+    assert found[0].shape == (3, *shape)
+    assert len(found[0].unique()) == 3 * n
+
+
+def test_one_uniform_has_no_axis_and_none_have_their_shape():
+    noise = Noise.of(9)
+    assert noise.uniform(5).shape == ()
+    assert noise.uniform(5, 6, 7) == noise.uniform(torch.full((50,), 5), 6, 7)[49]
+    assert noise.uniform(torch.zeros(0, 3, dtype=torch.int64)).shape == (0, 3)
+
+
+def test_no_bits_and_all_bits_stay_inside(monkeypatch):
+    """Both ways to make uniforms, at the ends of what Philox can say."""
+    for word, u in ((0, 2.0**-65), (MASK32, 1 - 2.0**-53)):
+        monkeypatch.setattr("anyorder.core.noise.philox4x32", lambda c, key, w=word: tuple(x * 0 + w for x in c))
+        assert Noise.of(0).uniform(torch.arange(2)).tolist() == [u] * 2
+        assert Noise.of(0).uniform(torch.arange(40)).tolist() == [u] * 40
 
 
 def test_high_row_bits_count():

@@ -40,6 +40,18 @@ def f64(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+@pytest.fixture(scope="module", params=["one by one", "together"])
+def way(request):
+    """Both ways to find the tokens of a few rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anyorder.core.categorical.FEW", 10_000 if request.param == "one by one" else 0)
+        yield
+
+
+both_ways = pytest.mark.usefixtures("way")
+
+
+@both_ways
 @pytest.mark.parametrize("v", [1, 2, 255, 256, 257, 512, 1000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_draw_is_the_inverse_cdf(v, dtype):
@@ -69,6 +81,7 @@ def slice_width(logits: torch.Tensor, token: int) -> float:
     return first_at_least(token + 1) - first_at_least(token)
 
 
+@both_ways
 def test_each_slice_has_the_probability_of_its_token():
     logits = some_logits(1, 700)[0]
     p = log_probs(logits[None])[0].exp()
@@ -76,6 +89,7 @@ def test_each_slice_has_the_probability_of_its_token():
         assert slice_width(logits, token) == pytest.approx(float(p[token]), rel=1e-6)
 
 
+@both_ways
 def test_rare_tokens_keep_their_mass():
     logits = torch.full((600,), -math.inf)
     logits[[3, 7, 300, 599]] = torch.log(f64(1e-15, 1e-9, 1.0, 1e-7)).float()
@@ -91,6 +105,7 @@ def test_chi_square_with_rare_classes():
     assert int(counts[0]) > 0
 
 
+@both_ways
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 600), st.sampled_from([2.0**-64, 0.5, 1 - 2.0**-53]))
 def test_impossible_tokens_are_never_drawn(seed, v, u):
@@ -105,6 +120,7 @@ def test_impossible_tokens_are_never_drawn(seed, v, u):
         assert token == int(possible[0])
 
 
+@both_ways
 def test_the_largest_uniform_never_falls_off_the_end():
     """Sums and cumulative sums round differently; the last possible token takes what is left over."""
     logits = some_logits(3000, 700)
@@ -113,6 +129,7 @@ def test_the_largest_uniform_never_falls_off_the_end():
     assert 0 <= int(token.min()) <= int(token.max()) < 530
 
 
+@both_ways
 def test_slices_are_closed_below_and_skip_what_is_impossible():
     assert draw(torch.zeros(3, 4), f64(0.25, 0.5, 0.75)).tolist() == [1, 2, 3]
     two_blocks = torch.zeros(1, 768)
@@ -151,6 +168,26 @@ def test_draw_does_not_depend_on_the_batch(monkeypatch):
     assert torch.equal(draw(logits.T.contiguous().T, u), token)
 
 
+@pytest.mark.parametrize("v", [1, 5, 255, 256, 257, 1777])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_few_rows_are_drawn_bit_for_bit_as_many(v, dtype, monkeypatch):
+    logits, u = some_logits(40, v).to(dtype), uniforms(40)
+    logits[:, v // 2 + 1 :: 3] = -math.inf
+    u[:4] = f64(2.0**-64, 1e-12, 0.5, 1 - 2.0**-53)
+    found = []
+    for few in (0, 40):
+        monkeypatch.setattr("anyorder.core.categorical.FEW", few)
+        found.append(draw_with_log_prob(logits, u))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_no_rows_draw_nothing():
+    token, logp = draw_with_log_prob(torch.zeros(0, 300), uniforms(0))
+    assert (token.shape, token.dtype, logp.shape, logp.dtype) == ((0,), torch.int64, (0,), torch.float64)
+
+
+@both_ways
 def test_a_row_without_a_law_says_so():
     logits = some_logits(4, 300)
     logits[0], logits[1, 5], logits[2, 5] = -math.inf, math.nan, math.inf

@@ -431,6 +431,21 @@ def test_passes_are_counted_as_without_a_cache():
     assert isinstance(counter.model, Denoiser)
 
 
+@pytest.mark.parametrize("kind", ["exact", "dual"])
+def test_answers_are_tensors_like_any_other_and_the_network_still_learns(kind):
+    model = network(causal=kind == "exact").requires_grad_(True)
+    cached, canvas = with_cache(model, kind), canvas_of(tokens_of(2, 12))
+    at = points(canvas.x, [7], [7])
+    for _ in range(2):  # from a full pass, and from memory
+        said = cached(canvas, at)
+        assert not said.requires_grad
+        said[:, 0] = 0.0
+        said.requires_grad_(True).square().sum().backward()
+        assert torch.equal(said.grad, 2 * said)
+    model(canvas, at).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_half_precision_is_cached_in_half_precision():
     size = SIZE.model_copy(update={"causal": True})
     model = Transformer(size, VOCAB, dtype=torch.bfloat16).requires_grad_(False)

@@ -70,6 +70,17 @@ def test_what_has_not_changed_is_remembered_row_by_row():
     assert len(model.seen) == 2
 
 
+def test_rows_are_charged_by_name_in_any_order_and_company():
+    passes = Passes(MODEL)
+    canvas = canvas_of([0, M, M], [1, M, M], [2, M, M], ids=[70, 10, 40])
+    at = canvas.x == M
+    passes(canvas, at)
+    passes(canvas_of([1, 1, M], [2, 2, M], ids=[10, 40]), at[:2])
+    passes(canvas_of([2, 2, 2], ids=[40]), at[:1])
+    ids = torch.tensor([40, 99, 10, 70])
+    assert passes.settle(ids, changed=torch.zeros(4).bool()).tolist() == [3, 0, 2, 1]
+
+
 def test_a_row_that_changed_within_a_step_is_asked_again():
     passes = Passes(MODEL)
     before, after = canvas_of([0, M, M]), canvas_of([1, M, M])

@@ -6,15 +6,19 @@ file. All functions are per row: a row's result is the same alone and in any bat
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from anyorder.core.noise import Noise
 
 BLOCK = 256
+FEW = 4  # rows on a CPU that are quicker one by one, as Python's numbers, than by 40 tensor operations
 CHUNK = 1 << 22  # logits handled at once: 16 MiB of float32 beside the caller's
 
 
@@ -132,11 +136,11 @@ def draw_with_log_prob(
     """`draw`, and the log-probability of each drawn token (nats, float64, to 1e-6; nan where there is no law)."""
     if u.dtype != torch.float64:
         raise ValueError(f"u.dtype={u.dtype}: must be torch.float64, as Noise.uniform returns; do not cast the noise")
-    token = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
-    logp = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
-    for rows in _chunks(logits):
-        token[rows], logp[rows] = _draw_rows(logits[rows], u[rows])
-    return token, logp
+    chunks = list(_chunks(logits))
+    if len(chunks) < 2:
+        return _draw_rows(logits, u)
+    token, logp = zip(*(_draw_rows(logits[rows], u[rows]) for rows in chunks))
+    return torch.cat(token), torch.cat(logp)
 
 
 def exponential(u: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
@@ -153,32 +157,62 @@ def _chunks(logits: Float[Tensor, "N V"]) -> Iterator[slice]:
 def _blocks(mass: Float[Tensor, "N V"]) -> Float[Tensor, "N G"]:
     """Sums over blocks of consecutive columns, the last one shorter."""
     full = mass.shape[-1] // BLOCK * BLOCK
-    head = mass[:, :full].view(len(mass), -1, BLOCK).sum(-1) if full else mass[:, :0]
+    head = mass[:, :full].view(len(mass), full // BLOCK, BLOCK).sum(-1)
     return torch.cat([head, mass[:, full:].sum(-1, keepdim=True)], -1)
 
 
 def _draw_rows(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """Two levels: a block by its cumulative mass, then a token inside it by what is left of the same uniform."""
+    """Two levels: a block by its mass, then a token inside it by what is left of the same uniform."""
     mass = torch.softmax(wide(logits), -1)
     share = _blocks(mass).double()
-    block, rest = _locate(share, u * share.sum(-1))
-    column = block[:, None] * BLOCK + torch.arange(min(BLOCK, mass.shape[-1]), device=mass.device)
+    find = _find_one_by_one if 0 < len(mass) <= FEW and mass.device.type == "cpu" else _find_together
+    token, chosen = find(mass, share, u)
+    return token, (chosen / share.sum(-1)).log()
+
+
+def _find_together(
+    mass: Float[Tensor, "N V"], share: Float[Tensor, "N G"], u: Float[Tensor, " N"]
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """Tokens and their masses, float64; -1 and nan in a row without a law."""
+    block, _, rest = _locate(share, u[:, None])
+    column = block * BLOCK + torch.arange(min(BLOCK, mass.shape[-1]), device=mass.device)
     inside = mass.gather(-1, column.clamp(max=mass.shape[-1] - 1)).double() * (column < mass.shape[-1])
-    scale = inside.sum(-1) / share.gather(-1, block[:, None]).squeeze(-1)  # 1 up to the rounding of the block's sum
-    index, _ = _locate(inside, rest * scale)
-    chosen = inside.gather(-1, index[:, None]).squeeze(-1)
-    valid = chosen > 0
-    token = torch.where(valid, block * BLOCK + index, -1)
-    return token, torch.where(valid, (chosen / share.sum(-1)).log(), math.nan)
+    index, chosen, _ = _locate(inside, rest)
+    token = torch.where(chosen > 0, column.gather(-1, index), -1)
+    return token.squeeze(-1), chosen.squeeze(-1)
 
 
-def _locate(mass: Float[Tensor, "N K"], r: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """The first column whose cumulative mass exceeds r, and how far r reaches into it; never a column of mass 0."""
-    cum = mass.cumsum(-1)
-    below = torch.minimum(r, torch.nextafter(cum[:, -1], torch.zeros_like(r)))
-    index = torch.searchsorted(cum, below[:, None], right=True).squeeze(-1).clamp(max=mass.shape[-1] - 1)
-    start = torch.where(index > 0, cum.gather(-1, (index - 1).clamp(min=0)[:, None]).squeeze(-1), 0.0)
-    return index, below - start
+def _locate(mass: Float[Tensor, "N K"], u: Float[Tensor, "N 1"]) -> tuple[Int[Tensor, "N 1"], Tensor, Tensor]:
+    """The column that holds the fraction u of all mass, its mass, and how far u reaches into it, again a fraction.
+
+    It is the first one whose cumulative mass exceeds u's; never a column of mass 0.
+    """
+    edges = pad(mass.cumsum(-1), (1, 0))
+    below = torch.minimum(u * edges[:, -1:], torch.nextafter(edges[:, -1:], edges[:, :1]))
+    index = torch.searchsorted(edges, below, right=True).clamp(1, mass.shape[-1]) - 1
+    found = mass.gather(-1, index)
+    return index, found, (below - edges.gather(-1, index)) / found
+
+
+def _find_one_by_one(
+    mass: Float[Tensor, "N V"], share: Float[Tensor, "N G"], u: Float[Tensor, " N"]
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """`_find_together` of a few rows, bit for bit the same."""
+    found = []
+    for row, blocks, aim in zip(mass, share.tolist(), u.tolist()):
+        block, _, rest = _locate_one(blocks, aim)
+        index, chosen, _ = _locate_one(row[block * BLOCK : (block + 1) * BLOCK].tolist(), rest)
+        found.append((block * BLOCK + index if chosen > 0 else -1, chosen))
+    tokens, masses = zip(*found)
+    return torch.tensor(tokens), torch.tensor(masses, dtype=torch.float64)
+
+
+def _locate_one(mass: list[float], u: float) -> tuple[int, float, float]:
+    """`_locate` of one row."""
+    edges = [0.0, *accumulate(mass)]
+    below = min(u * edges[-1], math.nextafter(edges[-1], 0.0))
+    index = min(bisect_right(edges, below), len(mass)) - 1
+    return index, mass[index], (below - edges[index]) / mass[index]
 
 
 def gumbel_argmax_float32_faulty(

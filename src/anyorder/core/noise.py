@@ -1,4 +1,4 @@
-"""Noise is a value: Philox4x32-10 as tensor operations, keyed by seed and stream name, indexed by counters.
+"""Noise is a value: Philox4x32-10 in integers, keyed by seed and stream name, indexed by counters.
 
 The same (seed, name, counters) give the same number on any device, in any batch, in any order of calls.
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
@@ -6,6 +6,7 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 
 import hashlib
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,13 +16,16 @@ MASK32 = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
+FEW = 32  # uniforms on a CPU that come quicker one by one, as Python's numbers, than out of 130 tensor operations
 
 Counter = Int[Tensor, "*#S"] | int
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
+Word = TypeVar("Word", int, Tensor)
+Real = TypeVar("Real", float, Tensor)
 
 
-def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
-    """Four 32-bit words (held in int64) for each counter of four 32-bit words, under a key of two."""
+def philox4x32(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:
+    """Four 32-bit words (Python integers, or held in int64) for each counter of four, under a key of two."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
@@ -57,10 +61,7 @@ class Noise:
 
     def words(self, row: Counter, step: Counter = 0, position: Counter = 0) -> Words:
         """Four independent 32-bit words (int64) per broadcast counter; rows may use 64 bits, steps and positions 32."""
-        given = [torch.as_tensor(c, dtype=torch.int64) for c in (row, step, position)]
-        device = next((c.device for c in given if c.ndim), given[0].device)
-        r, s, p = torch.broadcast_tensors(*(c.to(device) for c in given))  # type: ignore[no-untyped-call]
-        return philox4x32((p & MASK32, s & MASK32, r & MASK32, (r >> 32) & MASK32), self.key)
+        return self._philox(*_broadcast(row, step, position))
 
     def uniform(self, row: Counter, step: Counter = 0, position: Counter = 0) -> Float[Tensor, "*S"]:
         """Uniforms in (0, 1), float64, of the broadcast shape of the counters.
@@ -68,14 +69,38 @@ class Noise:
         Built from 64 bits: resolution 2^-64 near 0, 2^-53 near 1; never 0, never 1, so both tails of an inverse CDF are
         reached (the float32 defect of arXiv:2409.02908, section 5, is a lattice of 2^-24 near 1).
         """
-        high, low, _, _ = self.words(row, step, position)
-        u = high.to(torch.float64) * 2.0**-32 + (low.to(torch.float64) + 0.5) * 2.0**-64
+        r, s, p = _broadcast(row, step, position)
+        if r.device.type == "cpu" and 0 < r.numel() <= FEW:
+            words = [self._philox(*one) for one in zip(*(c.flatten().tolist() for c in (r, s, p)))]
+            units = [_unit(float(high), float(low)) for high, low, _, _ in words]
+            u = torch.tensor(units, dtype=torch.float64).view(r.shape)
+        else:
+            high, low, _, _ = self._philox(r, s, p)
+            u = _unit(high.double(), low.double())
         return u.clamp(max=1.0 - 2.0**-53)
 
     def normal(self, row: Counter, step: Counter = 0, position: Counter = 0) -> Float[Tensor, "*S"]:
         """Standard normals, float64: inverse CDF of `uniform`."""
         z: Tensor = torch.special.ndtri(self.uniform(row, step, position))
         return z
+
+    def _philox(self, r: Word, s: Word, p: Word) -> tuple[Word, Word, Word, Word]:
+        return philox4x32((p & MASK32, s & MASK32, r & MASK32, (r >> 32) & MASK32), self.key)
+
+
+def _broadcast(row: Counter, step: Counter, position: Counter) -> tuple[Tensor, Tensor, Tensor]:
+    """Counters of one shape (int64), on the device of those that have a shape."""
+    r, s, p = given = [torch.as_tensor(c, dtype=torch.int64) for c in (row, step, position)]
+    if r.shape == s.shape == p.shape and r.device == s.device == p.device:
+        return r, s, p
+    device = next((c.device for c in given if c.ndim), given[0].device)
+    r, s, p = torch.broadcast_tensors(*(c.to(device) for c in given))  # type: ignore[no-untyped-call]
+    return r, s, p
+
+
+def _unit(high: Real, low: Real) -> Real:
+    """The middle of the interval of [0, 1] that 64 bits name."""
+    return high * 2.0**-32 + (low + 0.5) * 2.0**-64
 
 
 def ranks(u: Float[Tensor, "B L"], among: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

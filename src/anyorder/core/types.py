@@ -108,7 +108,8 @@ class Canvas:
 
     def open(self, vocab: Vocab) -> Bool[Tensor, "B L"]:
         """Positions still to be written, anywhere in the row."""
-        return (self.x == vocab.mask_id) & ~self.fixed & self.valid
+        masked = (self.x == vocab.mask_id) & ~self.fixed
+        return masked if self.segment is None else masked & self.valid
 
     @classmethod
     def of(

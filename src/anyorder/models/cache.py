@@ -53,18 +53,20 @@ class CausalCache:
     @torch.no_grad()
     def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
         row, column = at.nonzero(as_tuple=True)
-        if len(row) == len(at) and bool((row == torch.arange(len(at), device=at.device)).all()):
-            first, end = column, column + 1  # one question a row: what samplers of a causal model ask
+        if row.tolist() == list(range(len(at))):
+            first, end = column.tolist(), (column + 1).tolist()  # one a row: what samplers of a causal model ask
         elif bool((asked := at.any(-1)).all()):
-            first, end = span(at)
+            first, end = (edge.tolist() for edge in span(at))
         else:
             return _only(self, canvas, at, asked)
-        first = first - int(self.model.config.shift_logits)
-        width = int(end.max())
+        if self.model.config.shift_logits:
+            first = [max(0, f - 1) for f in first]
+        width = max(end)
         tokens = self.model.reads(canvas)
         content = content_of(tokens, canvas, self.vocab)[:, :width]
         slots, known = self.memory.place(canvas.row_id, content, enough=first)
-        columns = Columns.between(torch.minimum(known, first).clamp(min=0), end, width=width)
+        begin = [min(pair) for pair in zip(known, first)]
+        columns = Columns.between(begin, end, width=width, device=at.device)
         outputs = outputs_of(self.model, canvas, at) if self.model.config.shift_logits else (row, column)
         logits = read_columns(
             self.model,
@@ -75,7 +77,8 @@ class CausalCache:
             columns=columns,
             outputs=outputs,
         )
-        self.memory.note(slots, content, end=None if columns.first is not None else torch.maximum(known, end))
+        read = None if columns.first is not None else [max(pair) for pair in zip(known, end)]
+        self.memory.note(slots, content, end=read)
         return logits
 
 
@@ -138,9 +141,9 @@ class BlockCache:
         before = canvas.x.masked_fill(block, self.vocab.mask_id)
         which = torch.stack([length, begin, end], -1)
         content = torch.cat([which, content_of(before, canvas, self.vocab)], -1)
-        whole = torch.full_like(begin, content.shape[1])
-        slots, known = self.memory.place(canvas.row_id, content, enough=whole)
-        new, blank = known < whole, (canvas.x == before).all(-1)
+        whole = content.shape[1]
+        slots, known = self.memory.place(canvas.row_id, content, enough=[whole] * len(at))
+        new, blank = torch.tensor(known, device=at.device) < whole, (canvas.x == before).all(-1)
         out = torch.empty(int(at.sum()), self.vocab.size, dtype=self.model.dtype, device=at.device)
         row = at.nonzero()[:, 0]
         if bool(new.any()):
@@ -165,6 +168,7 @@ class BlockCache:
     ) -> Float[Tensor, "N V"]:
         """A pass over some columns of some rows."""
         index = rows.nonzero().squeeze(-1)
+        begin, end = (edge[index].tolist() for edge in between)
         part = take_rows(dataclasses.replace(canvas, x=tokens), index)
         return read_columns(
             self.model,
@@ -172,7 +176,7 @@ class BlockCache:
             tokens=self.model.reads(part),
             segment=part.segment,
             slots=[slots[i] for i in index.tolist()],
-            columns=Columns.between(between[0][index], between[1][index], width=at.shape[1]),
+            columns=Columns.between(begin, end, width=at.shape[1], device=at.device),
             outputs=outputs_of(self.model, part, at[index]),
         )
 

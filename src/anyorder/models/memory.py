@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from anyorder.models.attention import Memory, columns_mask
 from anyorder.models.transformer import Transformer, bias_of, feed_and_norm
@@ -30,15 +31,14 @@ class Columns:
     first: int | None
 
     @classmethod
-    def between(cls, begin: Int[Tensor, " B"], end: Int[Tensor, " B"], *, width: int) -> "Columns":
+    def between(cls, begin: list[int], end: list[int], *, width: int, device: torch.device) -> "Columns":
         """From `begin` up to, not including, `end` of each row; at least one."""
-        first, last = begin.tolist(), end.tolist()
-        if len(set(zip(first, last))) == 1:
-            at = torch.arange(first[0], last[0], device=begin.device)
-            return cls(at.expand(len(begin), -1), width, first[0])
-        length = max(b - a for a, b in zip(first, last))
-        at = begin[:, None] + torch.arange(length, device=begin.device)
-        return cls(torch.minimum(at, end[:, None] - 1), width, None)
+        if len(set(zip(begin, end))) == 1:
+            at = torch.arange(begin[0], end[0], device=device)
+            return cls(at.expand(len(begin), -1), width, begin[0])
+        first, last = (torch.tensor(column, device=device)[:, None] for column in (begin, end))
+        length = max(b - a for a, b in zip(begin, end))
+        return cls(torch.minimum(first + torch.arange(length, device=device), last - 1), width, None)
 
 
 @dataclass
@@ -68,8 +68,8 @@ class KeyValues:
         self._last: list[int] = []
 
     def place(
-        self, row_id: Int[Tensor, " B"], content: Int[Tensor, "B W"], *, enough: Int[Tensor, " B"]
-    ) -> tuple[list[int], Int[Tensor, " B"]]:
+        self, row_id: Int[Tensor, " B"], content: Int[Tensor, "B W"], *, enough: list[int]
+    ) -> tuple[list[int], list[int]]:
         """A slot for each row, and how many leading entries of the row's content it was made from.
 
         Args:
@@ -80,11 +80,7 @@ class KeyValues:
         self._most = max(self._most, len(row_id))
         self.content = grown(self.content, (0, room(content.shape[1])), fill=NOTHING)
         ids = row_id.tolist()
-        slots, known = self._again(ids, content, enough) or self._own(ids, content)
-        lost = [i for i, (slot, good) in enumerate(zip(slots, (known >= enough).tolist())) if slot < 0 or not good]
-        if lost:
-            renewed = self._renew(slots, lost, ids, content[lost])
-            known = known.index_put((torch.tensor(lost, device=known.device),), renewed)
+        slots, known = self._again(ids, content, enough) or self._anew(ids, content, enough)
         for slot in slots:
             self._slots[slot].used = self._clock
         if slots == self._last and not consecutive(slots):
@@ -92,14 +88,14 @@ class KeyValues:
         self._ids, self._last = ids, slots
         return slots, known
 
-    def note(self, slots: list[int], content: Int[Tensor, "B W"], *, end: Int[Tensor, " B"] | None = None) -> None:
+    def note(self, slots: list[int], content: Int[Tensor, "B W"], *, end: list[int] | None = None) -> None:
         """Says what the slots have been made from: the leading `end` entries of the content (None: all), no more."""
         width = content.shape[1]
         if end is not None:
-            content = content.masked_fill(torch.arange(width, device=content.device) >= end[:, None], NOTHING)
+            last = torch.tensor(end, device=content.device)[:, None]
+            content = content.masked_fill(torch.arange(width, device=content.device) >= last, NOTHING)
         where = slice(slots[0], slots[0] + len(slots)) if consecutive(slots) else slots
-        self.content[where, :width] = content
-        self.content[where, width:] = NOTHING
+        self.content[where] = pad(content, (0, self.content.shape[1] - width), value=NOTHING)
 
     def exchanges(self, slots: list[int], columns: "Columns") -> list[Memory]:
         """For each layer: writes keys and values of some columns, and gives those of all up to `columns.width`."""
@@ -107,13 +103,13 @@ class KeyValues:
         self._store = grown(self._store, (layers, 2, len(self._slots), heads, room(columns.width), d), fill=0.0)
         if not consecutive(slots):
             return [self._apart(layer, slots, columns) for layer in self._store.unbind(0)]
-        here = self._store[:, :, slots[0] : slots[0] + len(slots)]
-        read = here[..., : columns.width, :].unbind(0)
+        here = self._store[:, :, slots[0] : slots[0] + len(slots)].flatten(0, 1)  # keys and values of all layers
+        read = _pairs(here[..., : columns.width, :])
         if columns.first is None:
             row = torch.arange(len(slots), device=here.device)[:, None]
-            return [_scatter(w.unbind(0), r.unbind(0), (row, columns.at)) for w, r in zip(here.unbind(0), read)]
-        write = here[..., columns.first : columns.first + columns.at.shape[1], :].unbind(0)
-        return [_copy(w.unbind(0), r.unbind(0)) for w, r in zip(write, read)]
+            return [_scatter(w, r, (row, columns.at)) for w, r in zip(_pairs(here), read)]
+        write = _pairs(here[..., columns.first : columns.first + columns.at.shape[1], :])
+        return [_copy(w, r) for w, r in zip(write, read)]
 
     def _apart(self, layer: Float[Tensor, "2 R H T K"], slots: list[int], columns: "Columns") -> Memory:
         """As `exchanges`, for slots that do not lie side by side: what is read is a copy."""
@@ -127,30 +123,38 @@ class KeyValues:
         return exchange
 
     def _again(
-        self, ids: list[int], content: Int[Tensor, "B W"], enough: Int[Tensor, " B"]
-    ) -> tuple[list[int], Int[Tensor, " B"]] | None:
+        self, ids: list[int], content: Int[Tensor, "B W"], enough: list[int]
+    ) -> tuple[list[int], list[int]] | None:
         """The slots of the last call, if the same rows go on where they were: what nearly every pass finds."""
         if ids != self._ids or not consecutive(self._last):
             return None
         first = self._last[0]
         known = agreement(content, self.content[first : first + len(ids), : content.shape[1]])
-        return (self._last, known) if bool((known >= enough).all()) else None
+        return (self._last, known) if all(k >= e for k, e in zip(known, enough)) else None
 
-    def _own(self, ids: list[int], content: Int[Tensor, "B W"]) -> tuple[list[int], Int[Tensor, " B"]]:
+    def _anew(self, ids: list[int], content: Int[Tensor, "B W"], enough: list[int]) -> tuple[list[int], list[int]]:
+        """Each row's own best slot if that is enough, else another one."""
+        slots, known = self._own(ids, content)
+        lost = [i for i, slot in enumerate(slots) if slot < 0 or known[i] < enough[i]]
+        for i, renewed in zip(lost, self._renew(slots, lost, ids, content[lost]) if lost else []):
+            known[i] = renewed
+        return slots, known
+
+    def _own(self, ids: list[int], content: Int[Tensor, "B W"]) -> tuple[list[int], list[int]]:
         """Of each row's own slots the one that agrees longest; -1 and 0 where it has none."""
         mine: dict[int, list[int]] = {}
         for index, slot in enumerate(self._slots):
             mine.setdefault(slot.row_id, []).append(index)
-        slots, known = [-1] * len(ids), torch.zeros_like(content[:, 0])
+        slots, known = [-1] * len(ids), [0] * len(ids)
         for turn in range(PER_ROW):
             rows = [i for i, name in enumerate(ids) if len(mine.get(name, ())) > turn]
             if not rows:
                 break
             there = [mine[ids[i]][turn] for i in rows]
             agree = agreement(content[rows], self.content[there, : content.shape[1]])
-            for i, candidate, a, k in zip(rows, there, agree.tolist(), known[rows].tolist()):
-                slots[i] = candidate if a > k or slots[i] < 0 else slots[i]
-            known = known.index_put((torch.tensor(rows, device=known.device),), torch.maximum(agree, known[rows]))
+            for i, candidate, length in zip(rows, there, agree):
+                if length > known[i] or slots[i] < 0:
+                    slots[i], known[i] = candidate, length
         taken: set[int] = set()
         for i, chosen in enumerate(slots):  # rows of one name in one batch cannot share a slot
             if chosen in taken:
@@ -158,13 +162,11 @@ class KeyValues:
             taken.add(chosen)
         return slots, known
 
-    def _renew(
-        self, slots: list[int], rows: list[int], ids: list[int], content: Int[Tensor, "N W"]
-    ) -> Int[Tensor, " N"]:
+    def _renew(self, slots: list[int], rows: list[int], ids: list[int], content: Int[Tensor, "N W"]) -> list[int]:
         """Gives rows other slots, with copies of what agrees longest with them; edits `slots`."""
         agree = [agreement(c, self.content[:, : content.shape[1]]) for c in content]
-        best = [int(a.argmax()) if len(a) else 0 for a in agree]
-        known = [int(a.max()) if len(a) else 0 for a in agree]
+        known = [max(a, default=0) for a in agree]
+        best = [a.index(k) if a else 0 for a, k in zip(agree, known)]
         kept = {slot for i, slot in enumerate(slots) if i not in set(rows)}
         for i in rows:
             slots[i] = self._free(ids[i], kept)
@@ -177,7 +179,7 @@ class KeyValues:
             self.content[to] = self.content[source]
             self._store = grown(self._store, (0, 0, len(self._slots), 0, 0, 0), fill=0.0)
             self._store[:, :, to] = self._store[:, :, source]
-        return torch.tensor(known, device=content.device)
+        return known
 
     def _free(self, row_id: int, kept: set[int]) -> int:
         """A slot that nobody in this batch needs: a new one, the row's own older one, or the one longest out of use."""
@@ -219,15 +221,25 @@ def read_columns(
     alike = columns.first is not None
     angles = slice(columns.first, int(columns.first or 0) + at_BL.shape[1]) if alike else at_BL
     rope = model.rotation(model.rope_cos[angles]), model.rotation(model.rope_sin[angles])
-    for layer, (block, exchange) in enumerate(zip(model.blocks, memory.exchanges(slots, columns))):
-        h_BLD = block.mix(h_BLD, rope, bias, exchange)
-        if layer < len(model.blocks) - 1:
-            h_BLD = block.feed(h_BLD)
-    row, column = outputs
-    return model.predict(feed_and_norm(model.blocks[-1], model.norm, h_BLD[row, column - at_BL[row, 0]]))
+    exchanges = memory.exchanges(slots, columns)
+    with torch.inference_mode():  # each of many small operations costs less
+        for layer, (block, exchange) in enumerate(zip(model.blocks, exchanges)):
+            h_BLD = block.mix(h_BLD, rope, bias, exchange)
+            if layer < len(model.blocks) - 1:
+                h_BLD = block.feed(h_BLD)
+        row, column = outputs
+        named_ND = h_BLD[:, 0] if at_BL.shape == (len(row), 1) else h_BLD[row, column - at_BL[row, 0]]
+        named_ND = feed_and_norm(model.blocks[-1], model.norm, named_ND)
+    return model.predict(named_ND)  # outside: tensors made in that mode may not be edited
 
 
-def _copy(write: tuple[Tensor, ...], read: tuple[Tensor, ...]) -> Memory:
+def _pairs(keys_and_values: Float[Tensor, "N R H T K"]) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer."""
+    each = keys_and_values.unbind(0)
+    return list(zip(each[::2], each[1::2]))
+
+
+def _copy(write: tuple[Tensor, Tensor], read: tuple[Tensor, Tensor]) -> Memory:
     """Keys and values go into one view, and are read from another."""
 
     def exchange(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,7 +250,7 @@ def _copy(write: tuple[Tensor, ...], read: tuple[Tensor, ...]) -> Memory:
     return exchange
 
 
-def _scatter(write: tuple[Tensor, ...], read: tuple[Tensor, ...], at: tuple[Tensor, Tensor]) -> Memory:
+def _scatter(write: tuple[Tensor, Tensor], read: tuple[Tensor, Tensor], at: tuple[Tensor, Tensor]) -> Memory:
     """As `_copy`, to other columns in each row."""
 
     def exchange(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -259,9 +271,10 @@ def columns_mask_of(
     return columns_mask(columns.at, seen, columns.width, causal=model.config.causal)
 
 
-def agreement(a: Int[Tensor, "*A W"], b: Int[Tensor, "*B W"]) -> Int[Tensor, "*C"]:
-    """How many leading entries are equal."""
-    return (a == b).cumprod(-1).sum(-1)
+def agreement(a: Int[Tensor, "*A W"], b: Int[Tensor, "R W"]) -> list[int]:
+    """How many leading entries of each row are equal."""
+    known: list[int] = (a == b).cumprod(-1).sum(-1).tolist()
+    return known
 
 
 def consecutive(slots: list[int]) -> bool:

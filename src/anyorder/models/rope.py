@@ -36,7 +36,8 @@ def rotate(
     rows of each row by itself. Computed in the wider of the dtypes of x and angles, returned in that of x.
     """
     width = cos_LR.shape[-1]
-    turned, half = x_BLNK[..., :width], width // 2
-    swapped = torch.cat([turned[..., half:], turned[..., :half]], dim=-1)
-    turned = (turned * cos_LR[..., None, :] + swapped * sin_LR[..., None, :]).to(x_BLNK.dtype)
+    turned = x_BLNK[..., :width]
+    first, second = turned.chunk(2, dim=-1)
+    swapped = torch.cat([second, first], dim=-1)
+    turned = (turned * cos_LR.unsqueeze(-2) + swapped * sin_LR.unsqueeze(-2)).to(x_BLNK.dtype)
     return turned if width == x_BLNK.shape[-1] else torch.cat([turned, x_BLNK[..., width:]], dim=-1)

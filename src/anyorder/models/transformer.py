@@ -121,6 +121,8 @@ class Transformer(nn.Module):
             return x_BL
         start = self.vocab.eos_id if self.config.start_id is None else self.config.start_id
         assert start is not None  # checked by the constructor
+        if canvas.segment is None:
+            return F.pad(x_BL[:, :-1], (1, 0), value=start)
         return x_BL.roll(1, dims=1).masked_fill(begins(canvas), start)
 
     def rotation(self, table: Float[Tensor, "*S K"]) -> Float[Tensor, "*S K"]:

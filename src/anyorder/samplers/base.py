@@ -122,7 +122,8 @@ def _advance(
         before = take_rows(carry, rows)
         part = sampler.step(model, take_rows(canvas, rows), before, noise=noise)
         step = put_rows(idle(canvas, carry, moves=part.origin is not None), rows, part)
-    if not bool((part.wrote.any(-1) | (part.carry.step > before.step)).all()):
+    went_on = part.carry.step > before.step
+    if not (bool(went_on.all()) or bool((went_on | part.wrote.any(-1)).all())):
         raise RuntimeError(
             f"{type(sampler).__name__}: a step wrote nothing and did not advance carry.step, so it would repeat for "
             "ever; advance carry.step in every step"

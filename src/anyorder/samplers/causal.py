@@ -46,13 +46,12 @@ class Causal:
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         free = canvas.open(model.vocab) & canvas.window
         position = free.int().argmax(-1)
-        row = torch.arange(len(position), device=position.device)
-        at = (row, position)
-        logits = model(left_of(canvas, position), one_hot(position, int(position.max()) + 1))
+        at = one_hot(position, canvas.x.shape[1])
+        left = left_of(canvas, position)
+        logits = model(left, at[:, : left.x.shape[1]])
         u = noise.at("token").uniform(canvas.row_id, carry.step, position)
         token, logp = self.token(logits, u)
-        wrote = one_hot(position, canvas.x.shape[-1])
-        x = canvas.x.index_put(at, token)
+        x, wrote = torch.where(at, token.unsqueeze(-1), canvas.x), at
         if self.stop_at_eos and model.vocab.eos_id is not None:
             rest = free & (token == model.vocab.eos_id)[:, None]
             x, wrote = x.masked_fill(rest, model.vocab.eos_id), wrote | rest
@@ -60,27 +59,29 @@ class Causal:
             canvas=dataclasses.replace(canvas, x=x),
             carry=dataclasses.replace(carry, step=carry.step + 1),
             wrote=wrote,
-            logp=torch.zeros_like(x, dtype=torch.float64).index_put(at, logp),
+            logp=torch.where(at, logp.unsqueeze(-1), 0.0),
         )
 
     def log_prob(self, model: Denoiser, before: Canvas, carry: Carry, after: Canvas) -> Float[Tensor, " B"]:
         """As `Scorable`: of the token at the first open position."""
         position = (before.open(model.vocab) & before.window).int().argmax(-1)
-        logits = model(left_of(before, position), one_hot(position, int(position.max()) + 1))
+        left = left_of(before, position)
+        logits = model(left, one_hot(position, left.x.shape[1]))
         row = torch.arange(len(position), device=position.device)
         return log_prob_of(self.token.law(logits), after.x[row, position])
 
 
 def one_hot(position: Int[Tensor, " B"], length: int) -> Bool[Tensor, "B {length}"]:
     """True at one position per row."""
-    return torch.arange(length, device=position.device) == position[:, None]
+    return torch.arange(length, device=position.device) == position.unsqueeze(-1)
 
 
 def left_of(canvas: Canvas, position: Int[Tensor, " B"]) -> Canvas:
     """The columns up to each row's position; where rows end at different ones, the shorter ones are padded."""
-    end = int(position.max()) + 1
+    last = position.tolist()
+    end = max(last) + 1
     x, segment = canvas.x[:, :end], None if canvas.segment is None else canvas.segment[:, :end]
-    if int(position.min()) + 1 < end:
+    if min(last) + 1 < end:
         beyond = torch.arange(end, device=x.device) > position[:, None]
         segment = (torch.ones_like(x) if segment is None else segment).masked_fill(beyond, 0)
     return dataclasses.replace(canvas, x=x, fixed=canvas.fixed[:, :end], window=canvas.window[:, :end], segment=segment)

@@ -47,6 +47,7 @@ class Passes:
 
     def __init__(self, model: Denoiser) -> None:
         self.model = model
+        self._priced = model if isinstance(model, Priced) else None
         self._paid: list[tuple[Int[Tensor, " R"], Int[Tensor, " R"]]] = []  # row ids, and passes each
         self._memory: Answers | None = None
 
@@ -62,21 +63,26 @@ class Passes:
         content = content_of(canvas)
         known = self._known(canvas.row_id, content, at)
         new = at.any(-1) & (known < 0)
-        logits = self._ask(canvas, content, at) if bool(new.all()) else self._partly(canvas, content, at, known)
-        price = self.model.price(canvas) if isinstance(self.model, Priced) else torch.full_like(known, self.nfe)
-        self._paid.append((canvas.row_id[new], price[new]))
-        self._remember(Answers(canvas.row_id, content, at, logits).only(new))
+        all_new = bool(new.all())
+        logits = self._ask(canvas, content, at) if all_new else self._partly(canvas, content, at, known)
+        price = torch.full_like(known, self.nfe) if self._priced is None else self._priced.price(canvas)
+        answers = Answers(canvas.row_id, content, at, logits)
+        self._paid.append((canvas.row_id, price) if all_new else (canvas.row_id[new], price[new]))
+        self._remember(answers if all_new else answers.only(new))
         return logits
 
     def settle(self, row_id: Int[Tensor, " B"], *, changed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Passes each of the rows has paid since this was last called; what changed rows read is forgotten."""
         paid = torch.zeros_like(row_id)
         for rows, price in self._paid:
-            place = places(row_id, among=rows)
-            paid = paid + torch.where(place >= 0, torch.cat([price, price.new_zeros(1)])[place], 0)
+            if not torch.equal(rows, row_id):
+                place = places(row_id, among=rows)
+                price = torch.where(place >= 0, torch.cat([price, price.new_zeros(1)])[place], 0)
+            paid = paid + price
         self._paid = []
         if self._memory is not None:
-            kept = ~torch.isin(self._memory.row_id, row_id[changed])
+            same = torch.equal(self._memory.row_id, row_id)
+            kept = ~(changed if same else torch.isin(self._memory.row_id, row_id[changed]))
             self._memory = self._memory.only(kept) if bool(kept.any()) else None
         return paid
 
