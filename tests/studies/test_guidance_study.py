@@ -16,7 +16,7 @@ def figures(ppl):
         distinct=(0.1, 0.2, 0.3),
         repetition=0.0,
         rows=8,
-        length=64,
+        length=64.0,
         scored=500,
         cut=0,
         empty=0,

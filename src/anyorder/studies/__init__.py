@@ -88,7 +88,7 @@ STUDIES = {
         scales=("tiny", "paper"),
     ),
     "infilling": Study(
-        "texts of unknown length: how long insertion models write, how likely texts are, and gaps filled by all kinds",
+        "texts of unknown length: how long insertion models write, how likely texts are, gaps filled by all",
         "infilling",
         trains=True,
     ),
