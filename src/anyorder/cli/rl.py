@@ -4,7 +4,7 @@ from pathlib import Path
 
 from anyorder.cli.overrides import add_keys, given_keys, merged, with_underscores
 from anyorder.cli.parser import Parser
-from anyorder.cli.show import count, finish, pairs, plus_minus
+from anyorder.cli.show import count, finish, pairs
 
 
 def rl(args: list[str]) -> None:
@@ -28,12 +28,13 @@ def rl(args: list[str]) -> None:
     below = RlConfig() if found.file is None else load_config(RlConfig, found.file)
     config = parse_config(RlConfig, merged(below.model_dump(), given_keys(RlConfig, vars(found))), source="rl")
     from anyorder.core.log import read_records
+    from anyorder.hub.find import model_folder
     from anyorder.hub.load import load_model
     from anyorder.models.transformer import Transformer
     from anyorder.rl.loop import METRICS, SCHEDULE, learn
     from anyorder.rl.make import make_lesson
 
-    loaded = load_model(found.run)
+    loaded = load_model(model_folder(found.run))
     if not isinstance(loaded.model, Transformer) or loaded.model.config.causal:
         raise ValueError(f"{found.run}: holds no masked model of ours; the steps that are learned fill masks")
     out = found.out or found.run.with_name(found.run.name + "-rl")
@@ -43,7 +44,9 @@ def rl(args: list[str]) -> None:
     summary = {"model": str(place), "schedule": str(out / SCHEDULE), "rollouts": last["rollouts"], **last}
     lines = [
         ("learned", f"{last['iteration']:,} iterations, {count(last['rollouts'])} roll-outs"),
-        ("held out", f"{plus_minus(last['reward'], last['stderr'])} reward, {last['nfe']:.1f} passes a row"),
+        ("held out", f"{last['reward']:.3f} ± {last['stderr']:.3f} reward, {last['nfe']:.1f} passes a row"),
     ]
-    text = f"{pairs(lines)}\n\ntry next:\n  anyorder sample {out} --sampler {out / SCHEDULE}\n  anyorder inspect {out}"
+    text = (
+        f"{pairs(lines)}\n\ntry next:\n  anyorder sample {out} --sampler {out / SCHEDULE}\n  anyorder inspect {place}"
+    )
     finish(summary, as_json=found.json, text=text)

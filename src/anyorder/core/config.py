@@ -9,6 +9,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from anyorder.core.files import write_atomic
+
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -71,6 +73,24 @@ def load_config(kind: type[Config], path: Path) -> Config:
 def dump_config(config: BaseModel) -> str:
     """The configuration as YAML, every field resolved, in declaration order."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def claim_folder(path: Path, config: BaseModel) -> None:
+    """Make the folder of a run this configuration's, by the file at `path` in it, or refuse: it belongs to one.
+
+    Raises:
+        ValueError: the folder is another configuration's; the first key that differs is named.
+    """
+    if not path.exists():
+        write_atomic(path, dump_config(config))
+        return
+    there = load_config(type(config), path)
+    if there != config:
+        key = next(k for k in type(config).model_fields if getattr(there, k) != getattr(config, k))
+        raise ValueError(
+            f"{path.parent}: holds a run with another {key} ({getattr(there, key)!r}, asked for "
+            f"{getattr(config, key)!r}); use another --out, or delete the folder"
+        )
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:

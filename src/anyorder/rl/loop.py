@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anyorder.core import dist
-from anyorder.core.config import dump_config, load_config
-from anyorder.core.files import locked, sweep_temporaries, write_atomic
+from anyorder.core.config import claim_folder
+from anyorder.core.files import locked, sweep_temporaries
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
 from anyorder.data.tasks.base import Problems
@@ -40,7 +40,7 @@ from anyorder.samplers.schedules import write_schedule
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from anyorder.train.progress import Progress
 
-METRICS, CONFIG, MODEL, SCHEDULE = "metrics.jsonl", "config.yaml", "model", "schedule.json"
+METRICS, CONFIG, MODEL, SCHEDULE = "metrics.jsonl", "rl.yaml", "model", "schedule.json"
 
 
 class Actor(nn.Module):
@@ -66,7 +66,7 @@ def learn(
 ) -> Path:
     """Learn to the last iteration, resuming from the newest checkpoint in `folder`; returns the learned model's folder.
 
-    Writes config.yaml, metrics.jsonl, step_*/ and, at the end, model/ and schedule.json, which `--sampler` takes.
+    Writes rl.yaml, metrics.jsonl, step_*/ and, at the end, model/ and schedule.json, which `--sampler` takes.
 
     Raises:
         ValueError: the folder holds a run of another configuration, is in use, or its checkpoint was altered; parts
@@ -79,7 +79,7 @@ def learn(
             sweep_temporaries(folder)
         run = Run(config, model, tokenizer, lesson, folder)
         if dist.rank() == 0:
-            _claim(folder, config)
+            claim_folder(folder / CONFIG, config)
         dist.barrier()
         first = run.resume()
         with Progress(
@@ -167,7 +167,7 @@ class Run:
         """What is due once `done` iterations are done: an evaluation, a checkpoint."""
         last = done == self.config.iterations or self.stopped is not None
         if (done % self.config.evaluate_every == 0 or last) and dist.rank() == 0:
-            found, _ = self.evaluate()
+            found = self.evaluate()
             self.stopped = self.stopped or reason_to_stop(self.config.stop, None, None, found)
             record = {"iteration": done, "kind": "evaluation", "rollouts": self.rollouts, **dataclasses.asdict(found)}
             append_record(self.folder / METRICS, record)
@@ -187,7 +187,7 @@ class Run:
             held = dist.all_sum(torch.tensor(float(self.stopped is not None)))
             self.stopped = self.stopped or ("another rank's evaluation" if float(held) else None)
 
-    def evaluate(self) -> tuple[Evaluation, Trajectory]:
+    def evaluate(self) -> Evaluation:
         """Held-out problems, answered once each at the mean schedule, with the same noise every time."""
         noise, practice = self.noise.at("evaluate"), None
         found, taken = self._answer(self.lesson.valid, noise)
@@ -195,14 +195,14 @@ class Run:
             practice = float(self._answer(self.lesson.train, noise)[0].mean())
         error = float(found.std()) / len(found) ** 0.5
         nfe = float(taken.nfe.double().mean())
-        return Evaluation(float(found.mean()), error, distinct(taken.final, group=len(found)), nfe, practice), taken
+        return Evaluation(float(found.mean()), error, distinct(taken.final, group=len(found)), nfe, practice)
 
     def finish(self) -> Path:
         """Publish the learned model and the mean schedule."""
         place = self.folder / MODEL
         if dist.rank() == 0:
             save_model(place, merged(self.model) if self.config.lora else self.model, self.tokenizer)
-            steering = mean_table(self.evaluate()[1])
+            steering = mean_table(self._answer(self.lesson.valid, self.noise.at("evaluate"))[1])
             write_schedule(self.folder / SCHEDULE, dataclasses.replace(self.sampler, steering=steering))
         dist.barrier()
         return place
@@ -326,18 +326,3 @@ class Run:
         for name, diagnostics in found.items():
             record |= {name: None if diagnostics is None else diagnostics.means()}
         append_record(self.folder / METRICS, record)
-
-
-def _claim(folder: Path, config: RlConfig) -> None:
-    """Make the folder this configuration's, or refuse."""
-    path = folder / CONFIG
-    if not path.exists():
-        write_atomic(path, dump_config(config))
-        return
-    there = load_config(RlConfig, path)
-    if there != config:
-        key = next(k for k in RlConfig.model_fields if getattr(there, k) != getattr(config, k))
-        raise ValueError(
-            f"{folder}: holds a run with another {key} ({getattr(there, key)!r}, asked for {getattr(config, key)!r}); "
-            "use another --out, or delete the folder"
-        )

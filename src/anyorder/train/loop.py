@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from anyorder.core import dist
-from anyorder.core.config import dump_config, load_config
+from anyorder.core.config import claim_folder
 from anyorder.core.files import locked, sweep_temporaries, write_atomic
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
@@ -238,15 +238,7 @@ def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
     path = folder / CONFIG
     if not path.exists():
         write_atomic(folder / DATA, json.dumps(data.fingerprint(), indent=1) + "\n")
-        write_atomic(path, dump_config(config))
-        return
-    there = load_config(RunConfig, path)
-    if there != config:
-        key = next(k for k in RunConfig.model_fields if getattr(there, k) != getattr(config, k))
-        raise ValueError(
-            f"{folder}: holds a run with another {key} ({getattr(there, key)!r}, asked for {getattr(config, key)!r}); "
-            "use another --out, or delete the folder"
-        )
+    claim_folder(path, config)
     if json.loads((folder / DATA).read_text()) != data.fingerprint():
         raise ValueError(
             f"{folder}: was begun on other data (an edited corpus, or the library of another Python); "
