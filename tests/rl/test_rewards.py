@@ -102,6 +102,30 @@ def test_dense_is_the_task_s_own_measure():
     torch.testing.assert_close(make_reward("dense", task=task)(samples), task.dense(samples.problems, samples.x))
 
 
+def test_only_nearness_judges_rows_that_are_no_whole_answer(monkeypatch):
+    """Right images with a stray cell each: no whole answer, and still much of what was asked for."""
+
+    def stray(task, problems):
+        image = problems.x0[:, -(task.grid**2) :]
+        first = (image == 0).long().argmax(-1)
+        changed = image.scatter(1, first[:, None], image.amax(-1, keepdim=True))
+        return torch.cat([problems.x0[:, : -(task.grid**2)], changed], 1)
+
+    task, samples = asked(SPECS["scenes"], stray)
+    bad = malformed(samples, task=task)
+    near = make_reward("dense", task=task)(samples)[bad]
+    assert int(bad.sum()) > 12
+    assert (near < 1).all()
+    assert float((near > 0.4).double().mean()) > 0.7
+    right = make_reward("correct", task=task)(samples)
+    mine = make_reward(made_up(monkeypatch, lambda s: torch.ones(len(s.x))), task=task)(samples)
+    assert torch.equal(mine, (~bad).double())
+    assert (right[bad] == 0).all()
+    assert torch.equal(make_reward("format", task=task)(samples), (~bad).double())
+    shaped = make_reward("correct+0.5*dense", task=task)(samples)
+    torch.testing.assert_close(shaped[bad], 0.5 * near)
+
+
 def test_a_row_gets_the_same_alone_or_among_others():
     task, samples = asked(SPECS["countdown"])
     reward = make_reward("correct+0.3*format", task=task)

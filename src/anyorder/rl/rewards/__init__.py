@@ -34,13 +34,15 @@ NEEDS: Final[dict[str, Any]] = {
     "geneval": PicturedTask,
     "dpg": PicturedTask,
 }  # what a task must be able to do, beyond being one
+PARTIAL: Final = ("cells", "dense", "format")  # how near a row is: they judge rows that are no whole answer, too
 
 
 def make_reward(spec: str, *, task: Task | None, group: int = 0) -> Reward:
     """The reward a configuration names.
 
     A name, "correct"; with options, "hps:version=v2.1"; an import path "package.module:function" of a callable that
-    takes `Samples`; or a sum of these with weights, "correct+0.1*format". Rows that are no whole answer get 0.
+    takes `Samples`; or a sum of these with weights, "correct+0.1*format". Rows that are no whole answer get 0, except
+    from rewards of how near a row is (`PARTIAL`): hardly any row is whole when those are needed.
 
     Args:
         group: as in `Weighted`: normalise each term of a sum within groups of so many rows.
@@ -78,7 +80,7 @@ def _checked(spec: str, task: Task) -> Checked:
         able = ", ".join(sorted(t for t, made in TASKS.items() if isinstance(made(), need))) or "none"
         raise ValueError(f"reward={name!r}: {type(task).__name__} has no such measure; tasks that have it: {able}")
     options = spec_options(REWARDS[name], given, source=f"reward={spec!r}")
-    return Checked(name, REWARDS[name](task=task, **options), task)
+    return Checked(name, REWARDS[name](task=task, **options), task, partial=name in PARTIAL)
 
 
 def _imported(spec: str) -> Reward:

@@ -61,14 +61,16 @@ class Checked:
 
     Args:
         name: what it is called in messages.
+        partial: the inner reward measures how near a row is to a right one, and is left to judge any row.
     """
 
     name: str
     reward: Reward
     task: Task
+    partial: bool = False
 
     def __call__(self, samples: Samples) -> Float[Tensor, " B"]:
-        """The inner rewards as float64, 0 where `malformed`.
+        """The inner rewards as float64, 0 where `malformed` unless it is `partial`.
 
         Raises:
             ValueError: the inner reward raises, or returns something else than one finite number a row; the first row
@@ -83,7 +85,7 @@ class Checked:
         if bad:
             where = _shown(samples, bad[0])
             raise ValueError(f"reward {self.name!r}: {float(value[bad[0]])} for {where}; return a finite number")
-        return value.masked_fill(malformed(samples, task=self.task), 0.0)
+        return value if self.partial else value.masked_fill(malformed(samples, task=self.task), 0.0)
 
     def _called(self, samples: Samples) -> Any:
         try:
