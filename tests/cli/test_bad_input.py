@@ -227,14 +227,24 @@ def test_ctrl_c_and_going_on(
     ).read_bytes()
 
 
+def hears_ctrl_c() -> None:
+    """In the child: a parent that ignores SIGINT, as one started by nohup or with & in a script, hands this down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_real_ctrl_c(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     words = [*tiny_runs.options(), "--num_steps", "100000", "--save_every", "5", "--out", str(tmp_path), "--quiet"]
-    process = subprocess.Popen([sys.executable, "-m", "anyorder", "train", *words], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("step_*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=120)[1]
+    command = [sys.executable, "-m", "anyorder", "train", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("step_*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.wait()
     assert (err, process.returncode) == (
         "anyorder: stopped; run the same command to go on from the last checkpoint\n",
         1,
