@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from anyorder.cli.main import main
+from anyorder.hub.find import model_folder
 
 TASK = ["--task", "scenes:grid=4,num_train=60,num_valid=12,num_test=12"]
 SMALL = ["--schedule.num_steps", "2", "--prompts", "2", "--group", "3", "--iterations", "2", "--evaluate_problems", "4"]
@@ -29,6 +32,32 @@ def test_a_run_s_folder_is_learned_from_and_what_was_learned_is_sampled_and_insp
     assert main(["sample", str(learned), "--sampler", str(learned / "schedule.json"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["samples"][0]["nfe"] <= 4
     assert main(["inspect", str(learned / "model")]) == 0
+
+
+def test_model_and_schedule_of_a_folder_both_move(folder, monkeypatch):
+    """A loaded model is frozen until it is asked to learn."""
+    (folder / "backgrounds.py").write_text("def share(samples):\n    return (samples.x == 0).double().mean(-1)\n")
+    monkeypatch.syspath_prepend(folder)
+    out = folder / "moved"
+    joint = [
+        "--mode",
+        "joint",
+        "--reward",
+        "backgrounds:share",
+        "--likelihood",
+        "augmented",
+        "--out",
+        str(out),
+        "--quiet",
+    ]
+    assert main(["rl", str(folder / "run"), *TASK, *SMALL, *joint]) == 0
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    first = next(r for r in records if r["kind"] == "iteration")
+    assert first["model"]["ratio"] == pytest.approx(1.0)
+    assert first["schedule"] is not None
+    assert [len(step) for step in first["knobs"]] == [4, 4]
+    before, after = (load_file(model_folder(place) / "model.safetensors") for place in (folder / "run", out))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize(

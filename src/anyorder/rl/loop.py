@@ -31,11 +31,12 @@ from anyorder.rl.estimators import ESTIMATORS
 from anyorder.rl.judge import Evaluation, Judgement, distinct, reason_to_stop
 from anyorder.rl.lora import add_lora, merged
 from anyorder.rl.make import Lesson, asked, make_policy, make_steered
+from anyorder.rl.objective import Extent
 from anyorder.rl.parts import advantages_of, answers, check_parity, check_vocabulary, mean_table, numbers
 from anyorder.rl.rewards import Samples, malformed
 from anyorder.rl.rollout import roll_out
 from anyorder.rl.trajectory import Trajectory
-from anyorder.rl.update import Share, answer_gradients, lengths, model_gradients, schedule_gradients, schedule_terms
+from anyorder.rl.update import answer_gradients, lengths, model_gradients, schedule_gradients, schedule_terms
 from anyorder.samplers.schedules import write_schedule
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from anyorder.train.progress import Progress
@@ -58,7 +59,7 @@ class Taken:
     trajectory: Trajectory
     advantages: Advantages
     judgement: Judgement
-    whole: Share
+    whole: Extent
 
 
 def learn(
@@ -106,6 +107,7 @@ class Run:
         self.sampler = make_steered(config)
         self.reference = copy.deepcopy(model).requires_grad_(False).eval() if config.objective.beta > 0 else None
         policy = make_policy(config, model, lesson.task)
+        model.requires_grad_(True)  # a loaded one is frozen
         if config.lora:
             add_lora(model, config.lora, noise=self.noise.at("lora"))
         self.actor, self.model, self.policy = Actor(model.eval(), policy), model, policy
@@ -114,6 +116,7 @@ class Run:
             {"params": list(policy.parameters()), "lr": config.lr_schedule},
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        self.longest = int(lesson.train.canvas.open(tokenizer.vocab).sum(-1).max())
         self.rollouts, self.seconds, self._since = 0, 0.0, time.monotonic()
         self.stopped: str | None = None
 
@@ -256,7 +259,7 @@ class Run:
             skipped=found.skipped,
             nfe=float(taken.nfe.double().mean()),
         )
-        return Taken(taken, local, judgement, Share(rows=int(sums[0]), tokens=int(sums[1])))
+        return Taken(taken, local, judgement, Extent(int(sums[0]), int(sums[1]), max_length=self.longest))
 
     @property
     def _counts(self) -> str:
@@ -276,6 +279,7 @@ class Run:
                 rows_per_pass=c.rows_per_pass,
                 old_logp=old,
                 whole=taken.whole,
+                reference=self.reference,
             )
         return model_gradients(
             self.model,
@@ -319,7 +323,7 @@ class Run:
             "rollouts": self.rollouts,
             **dataclasses.asdict(taken.judgement),
             "grad_norm": norm,
-            "schedule": mean_table(taken.trajectory).rows,
+            "knobs": mean_table(taken.trajectory).rows,
             "seconds": round(self.seconds + time.monotonic() - self._since, 3),
             "stopped": self.stopped,
         }
