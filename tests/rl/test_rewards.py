@@ -8,7 +8,10 @@ import torch
 
 from anyorder.core.noise import Noise
 from anyorder.data.tasks import TASKS, Sudoku, make_task
-from anyorder.rl.rewards import REWARDS, Checked, Reward, Samples, Weighted, make_reward, malformed
+from anyorder.rl.config import RlConfig
+from anyorder.rl.make import make_lesson
+from anyorder.rl.parts import worths
+from anyorder.rl.rewards import REWARDS, Checked, Reward, Samples, make_reward, malformed
 from anyorder.rl.rewards.cells import Cells
 
 NOISE = Noise.of(12)
@@ -262,12 +265,14 @@ def test_terms_of_a_sum_are_normalised_within_their_groups(monkeypatch):
     spec = "rewards_of_mine:small+0.5*rewards_of_mine:large"
     plain = make_reward(spec, task=task)(samples)
     torch.testing.assert_close(plain, small.double() + 0.5 * large.double())
-    made = make_reward(spec, task=task, group=4)(samples)
+    terms = make_reward(spec, task=task)
+    earned, scaled = worths(terms, samples, group=4)
+    assert torch.equal(earned, plain)
     a, b = torch.tensor([-0.25, -0.25, -0.25, 0.75]), torch.tensor([150.0, -50, -50, -50])
     first = a.double() / (0.5 + 1e-4) + 0.5 * b.double() / (100 + 1e-4)
     c = torch.tensor([-1.0, -1, 1, 1]).double() / ((4 / 3) ** 0.5 + 1e-4)  # the small one is equal there: it adds 0
-    torch.testing.assert_close(made, torch.cat([first, 0.5 * c]))
-    one = make_reward("rewards_of_mine:large", task=task, group=4)
-    assert isinstance(one, Weighted)
-    with pytest.raises(ValueError, match=r"^size=3: 8 rewards are no whole groups"):
-        make_reward(spec, task=task, group=3)(samples)
+    torch.testing.assert_close(scaled, torch.cat([first, 0.5 * c]))
+    for value in worths(terms, samples, group=0):
+        assert torch.equal(value, plain)
+    with pytest.raises(ValueError, match=r"^reward_scale=true: reward='correct' is no sum"):
+        make_lesson(RlConfig(task="star", reward="correct", reward_scale=True))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 MODES = ("model_only", "schedule_only", "joint", "alternate")
 
@@ -35,8 +35,8 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
 class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
     """How rewards become gradients; see rl.objective, rl.advantage."""
 
-    eps_low: float = 0.2
-    eps_high: float = 0.2
+    eps_low: float = Field(0.2, ge=0.0, lt=1.0)  # how far below 1 ratios are followed
+    eps_high: float = Field(0.2, ge=0.0)  # and above 1
     level: Literal["token", "sequence"] = "token"
     kl: Literal["k1", "k2", "k3"] = "k3"
     beta: float = Field(0.0, ge=0.0)  # of the model's KL penalty
@@ -63,6 +63,7 @@ class RlConfig(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
     task: str = "scenes"  # whose training problems are answered, and held-out ones evaluated
     reward: str = "correct"  # rl.rewards: a name, an import path, or a sum of these
+    reward_scale: bool = False  # of a sum, bring each term to mean 0 and deviation 1 within groups (GDPO)
     step_price: float = Field(0.0, ge=0.0)  # taken off the reward for each network pass, over the number of steps
     mode: Literal["model_only", "schedule_only", "joint", "alternate"] = "alternate"
     model_iterations: PositiveInt = 40  # of a phase of "alternate"
@@ -86,12 +87,6 @@ class RlConfig(BaseModel, frozen=True, extra="forbid"):
     save_every: PositiveInt = 20
     keep: PositiveInt = 2
     stop: StopConfig = StopConfig()
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> "RlConfig":
-        if self.schedule.counts and self.schedule.body == "adaptive" and self.schedule.num_steps == 1:
-            raise ValueError("schedule.num_steps=1: one step writes everything; there is no schedule to learn")
-        return self
 
     def phase(self, iteration: int) -> frozenset[str]:
         """What iteration number `iteration` (from 0) trains: "model", "schedule" or both."""

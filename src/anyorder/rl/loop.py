@@ -32,7 +32,7 @@ from anyorder.rl.judge import Evaluation, Judgement, distinct, reason_to_stop
 from anyorder.rl.lora import add_lora, merged
 from anyorder.rl.make import Lesson, asked, make_policy, make_steered
 from anyorder.rl.objective import Extent
-from anyorder.rl.parts import advantages_of, answers, check_parity, check_vocabulary, mean_table, numbers
+from anyorder.rl.parts import advantages_of, answers, check_parity, check_vocabulary, mean_table, numbers, worths
 from anyorder.rl.rewards import Samples, malformed
 from anyorder.rl.rollout import roll_out
 from anyorder.rl.trajectory import Trajectory
@@ -239,21 +239,24 @@ class Run:
             explore="schedule" in phase,
         )
         samples = Samples.of(taken.final, chosen, task=self.lesson.task)
-        reward = self.lesson.reward(samples) - c.step_price * taken.nfe / self.sampler.steering.num_steps
-        every = torch.zeros(c.prompts * c.group, dtype=torch.float64)
-        every[edges[rank] * c.group : edges[rank + 1] * c.group] = reward.cpu()
-        every = dist.all_sum(every)
-        found = advantages_of(every, c)
+        cost = c.step_price * taken.nfe / self.sampler.steering.num_steps
+        earned, compared = worths(self.lesson.reward, samples, group=c.group if c.reward_scale else 0)
+        every = torch.zeros(2, c.prompts * c.group, dtype=torch.float64)
+        every[:, edges[rank] * c.group : edges[rank + 1] * c.group] = torch.stack(
+            [earned - cost, compared - cost]
+        ).cpu()
+        reward, compared = dist.all_sum(every)
+        found = advantages_of(compared, c)
         wrong = int(malformed(samples, task=self.lesson.task).sum())
         local = Advantages(
-            found.value[edges[rank] * c.group : edges[rank + 1] * c.group].to(reward.device),
-            found.live[edges[rank] : edges[rank + 1]].to(reward.device),
+            found.value[edges[rank] * c.group : edges[rank + 1] * c.group].to(earned.device),
+            found.live[edges[rank] : edges[rank + 1]].to(earned.device),
         )
         tokens = int(lengths(self._counts, taken)[local.live_rows].sum())
         sums = dist.all_sum(torch.tensor([int(local.live_rows.sum()), tokens, wrong], dtype=torch.float64))
         judgement = Judgement(
-            reward=float(every.mean()),
-            spread=float(every.std()),
+            reward=float(reward.mean()),
+            spread=float(reward.std()),
             distinct=distinct(taken.final, group=c.group),
             malformed=int(sums[2]),
             skipped=found.skipped,

@@ -18,7 +18,7 @@ from anyorder.rl.counts import Counts
 from anyorder.rl.estimators import ESTIMATORS
 from anyorder.rl.likelihood import check_likelihood
 from anyorder.rl.policy import Body, SchedulePolicy
-from anyorder.rl.rewards import Reward, make_reward
+from anyorder.rl.rewards import Reward, Weighted, make_reward
 from anyorder.samplers.schedules import Table, hand, read_schedule
 from anyorder.samplers.steered import Steered
 
@@ -48,6 +48,8 @@ def make_lesson(config: RlConfig) -> Lesson:
     if not isinstance(task, PracticeTask):
         raise ValueError(f"task={config.task!r}: has no problems to learn from; use one with `train_problems`")
     reward = make_reward(config.reward, task=task)
+    if config.reward_scale and not isinstance(reward, Weighted):
+        raise ValueError(f"reward_scale=true: reward={config.reward!r} is no sum of terms that could be scaled apart")
     valid = task.valid(noise=noise) if isinstance(task, ValidatedTask) else task.test(noise=noise)
     return Lesson(task, reward, task.train_problems(noise=noise), valid)
 

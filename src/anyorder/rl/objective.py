@@ -22,9 +22,9 @@ class Extent:
     """What one optimiser step holds, over all micro-batches and ranks.
 
     Args:
-        rows: trajectories.
-        tokens: scored tokens.
-        max_length: the most tokens a trajectory may have.
+        rows: trajectories that teach anything.
+        tokens: their scored tokens.
+        max_length: the most tokens an answer of the run may have: a constant, or steps would differ in scale.
     """
 
     rows: int
@@ -38,7 +38,7 @@ def row_weights(lengths: Int[Tensor, " B"], *, normaliser: str, whole: Extent) -
     | normaliser | weight of a token of row b | every optimiser step is |
     |---|---|---|
     | grpo | 1 / (rows * length_b) | a mean over rows of means over tokens |
-    | bnpo | (B / rows) / tokens of these B rows | a mean over micro-batches of means over tokens |
+    | bnpo | (B / rows) / tokens of these B rows | a mean over micro-batches (ranks) of means over tokens |
     | dr_grpo | 1 / (rows * max_length) | a sum over tokens, on one scale for all lengths |
     | dapo | 1 / tokens | a mean over tokens |
 

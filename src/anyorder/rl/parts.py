@@ -11,6 +11,7 @@ from anyorder.rl.advantage import Advantages, group_advantages, wd1_weights
 from anyorder.rl.config import RlConfig
 from anyorder.rl.diagnostics import Diagnostics
 from anyorder.rl.make import Lesson
+from anyorder.rl.rewards import Reward, Samples, Weighted
 from anyorder.rl.trajectory import Trajectory
 from anyorder.samplers.schedules import Table
 from anyorder.samplers.steered import COLD
@@ -27,6 +28,25 @@ def numbers(iteration: int, prompts: int, *, among: int, noise: Noise) -> Int[Te
         here = place // among == epoch
         found[here] = order[place[here] % among]
     return found
+
+
+def worths(reward: Reward, samples: Samples, *, group: int = 0) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """What rows earn, and what they are compared by, which is the same if `group` is 0.
+
+    Args:
+        group: rows of a group, to bring each term of a sum to mean 0 and deviation 1 within every group before they are
+            summed: rewards of different scales then count by their weights, and sums that come about in different ways
+            stay apart. A term that is equal in all rows of a group adds 0 there.
+    Source:
+        arXiv:2601.05242 (GDPO), which then normalises the sum over the batch: `objective.scale="batch"`.
+    """
+    if not group or not isinstance(reward, Weighted):
+        earned = reward(samples)
+        return earned, earned
+    values = reward.values(samples)
+    return reward.summed(values), reward.summed(
+        torch.stack([group_advantages(value, size=group).value for value in values])
+    )
 
 
 def advantages_of(reward: Float[Tensor, " B"], config: RlConfig) -> Advantages:

@@ -5,7 +5,6 @@ of steps.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -24,18 +23,6 @@ from anyorder.rl.objective import Extent, Objective, row_weights
 from anyorder.rl.policy import SchedulePolicy
 from anyorder.rl.trajectory import Trajectory
 from anyorder.samplers.steered import Steered
-
-
-@dataclass(frozen=True)
-class Share:
-    """What this rank holds of an update.
-
-    Args:
-        rows, tokens: of all ranks together.
-    """
-
-    rows: int
-    tokens: int
 
 
 def objective_of(config: ObjectiveConfig) -> Objective:
@@ -67,13 +54,13 @@ def model_gradients(
     kind: str,
     config: ObjectiveConfig,
     rows_per_pass: int,
-    whole: Share | None = None,
+    whole: Extent | None = None,
     reference: Denoiser | None = None,
 ) -> Diagnostics | None:
     """Add the gradients of the model's loss; None if no group has any variance.
 
     Args:
-        whole: rows and tokens of all ranks; None: these are all.
+        whole: what the step holds on all ranks; None: these rows are all.
         reference: the model that the KL penalty holds on to, where `config.beta` > 0.
     """
     rows = advantages.live_rows.nonzero().squeeze(-1)
@@ -81,9 +68,8 @@ def model_gradients(
         return None
     objective = objective_of(config)
     length = lengths(kind, taken)
-    share = whole or Share(rows=len(rows), tokens=int(length[rows].sum()))
-    longest = int(length.max())
-    extent = Extent(rows=share.rows, tokens=share.tokens, max_length=longest)
+    longest = int(taken.open(0).sum(-1).max())
+    extent = whole or Extent(rows=len(rows), tokens=int(length[rows].sum()), max_length=longest)
     weight = torch.zeros_like(advantages.value)
     weight[rows] = row_weights(length[rows], normaliser=config.normaliser, whole=extent)
     ratio = None
@@ -146,7 +132,7 @@ def schedule_gradients(
     *,
     old_logp: Float[Tensor, "B T"],
     config: ObjectiveConfig,
-    whole: Share | None = None,
+    whole: Extent | None = None,
 ) -> Diagnostics | None:
     """Add the gradients of the schedule's loss, a mean over rows of means over their steps; None without variance.
 
@@ -178,32 +164,37 @@ def answer_gradients(
     config: ObjectiveConfig,
     rows_per_pass: int,
     old_logp: Float[Tensor, "B L"] | None,
-    whole: Share | None = None,
+    whole: Extent | None = None,
+    reference: Denoiser | None = None,
 ) -> Diagnostics | None:
     """As `model_gradients`, from finished answers alone: their log-likelihood is estimated, however they were written.
 
     Args:
-        noise: one name an inner iteration, the same for `old_logp`.
+        noise: one name an inner iteration, the same for `old_logp`; `reference` is asked with it, too.
         old_logp: the estimate under the model that wrote them; None: this is that model.
     """
     chosen = advantages.live_rows.nonzero().squeeze(-1)
     if not len(chosen):
         return None
     objective, length = objective_of(config), rows.target.sum(-1)
-    share = whole or Share(rows=len(chosen), tokens=int(length[chosen].sum()))
-    extent = Extent(rows=share.rows, tokens=share.tokens, max_length=int(length.max()))
+    extent = whole or Extent(rows=len(chosen), tokens=int(length[chosen].sum()), max_length=int(length.max()))
     weight = torch.zeros_like(advantages.value)
     weight[chosen] = row_weights(length[chosen], normaliser=config.normaliser, whole=extent)
     found: Diagnostics | None = None
     for part in torch.split(chosen, rows_per_pass):
         some: Rows = take_rows(rows, part)
         logp = estimator(model, some, noise=noise).logp
+        ref_logp = None
+        if reference is not None and config.beta > 0:
+            with torch.no_grad():
+                ref_logp = estimator(reference, some, noise=noise).logp
         made = objective.part(
             logp,
             old_logp=logp.detach() if old_logp is None else old_logp[part],
             mask=some.target,
             advantage=advantages.value[part],
             weight=weight[part],
+            ref_logp=ref_logp,
         )
         made.loss.backward()  # type: ignore[no-untyped-call]
         found = made.diagnostics if found is None else found + made.diagnostics

@@ -37,15 +37,13 @@ NEEDS: Final[dict[str, Any]] = {
 PARTIAL: Final = ("cells", "dense", "format")  # how near a row is: they judge rows that are no whole answer, too
 
 
-def make_reward(spec: str, *, task: Task | None, group: int = 0) -> Reward:
+def make_reward(spec: str, *, task: Task | None) -> Reward:
     """The reward a configuration names.
 
     A name, "correct"; with options, "hps:version=v2.1"; an import path "package.module:function" of a callable that
     takes `Samples`; or a sum of these with weights, "correct+0.1*format". Rows that are no whole answer get 0, except
     from rewards of how near a row is (`PARTIAL`): hardly any row is whole when those are needed.
 
-    Args:
-        group: as in `Weighted`: normalise each term of a sum within groups of so many rows.
     Raises:
         ValueError: no task, an unknown name, option or import path, a task that lacks what a reward needs, a weight
             that is no number.
@@ -56,9 +54,9 @@ def make_reward(spec: str, *, task: Task | None, group: int = 0) -> Reward:
     for term in spec.split("+"):
         weight, star, name = term.rpartition("*")
         terms.append((_weight(weight, spec) if star else 1.0, _checked(name.strip(), task)))
-    if len(terms) == 1 and terms[0][0] == 1.0 and not group:
+    if len(terms) == 1 and terms[0][0] == 1.0:
         return terms[0][1]
-    return Weighted(tuple(terms), group)
+    return Weighted(tuple(terms))
 
 
 def _weight(text: str, spec: str) -> float:
