@@ -34,23 +34,11 @@ def test_a_run_s_folder_is_learned_from_and_what_was_learned_is_sampled_and_insp
     assert main(["inspect", str(learned / "model")]) == 0
 
 
-def test_model_and_schedule_of_a_folder_both_move(folder, monkeypatch):
+def test_model_and_schedule_of_a_folder_both_move(folder):
     """A loaded model is frozen until it is asked to learn."""
-    (folder / "backgrounds.py").write_text("def share(samples):\n    return (samples.x == 0).double().mean(-1)\n")
-    monkeypatch.syspath_prepend(folder)
     out = folder / "moved"
-    joint = [
-        "--mode",
-        "joint",
-        "--reward",
-        "backgrounds:share",
-        "--likelihood",
-        "augmented",
-        "--out",
-        str(out),
-        "--quiet",
-    ]
-    assert main(["rl", str(folder / "run"), *TASK, *SMALL, *joint]) == 0
+    learning = "--mode joint --reward cells --likelihood augmented --quiet --out".split()
+    assert main(["rl", str(folder / "run"), *TASK, *SMALL, *learning, str(out)]) == 0
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     first = next(r for r in records if r["kind"] == "iteration")
     assert first["model"]["ratio"] == pytest.approx(1.0)
