@@ -14,8 +14,9 @@ from anyorder.rl.policy import SchedulePolicy, squash, unsquash
 from anyorder.rl.rollout import roll_out
 from anyorder.samplers.base import generate
 from anyorder.samplers.look import Look
-from anyorder.samplers.schedules import Table, hand
+from anyorder.samplers.schedules import HANDS, Table, hand
 from anyorder.samplers.steered import Steered
+from anyorder.testing.oracle import RandomTable
 
 VOCAB = Vocab(size=6, mask_id=6, pad_id=7)
 NOISE = Noise.of(4)
@@ -59,6 +60,34 @@ def test_a_new_policy_is_the_schedule_made_by_hand(name):
     assert torch.equal(want.order, got.order)
     taken = roll_out(model, by_hand, blank(4), noise=NOISE, policy=policy, explore=False)
     torch.testing.assert_close(taken.setting[:, 0], INSIDE.tensor, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("counts", [None, Counts()])
+@pytest.mark.parametrize("name", HANDS)
+def test_a_new_policy_is_every_published_schedule_token_by_token(name, counts):
+    """Test T10, to the bit: also at knobs that are 0, where ratios fall on whole tokens, and with many to spare."""
+    model = RandomTable(6, NOISE)
+    for num_steps, length in ((3, 8), (4, 20), (8, 66)):
+        table = hand(name, num_steps)
+        x = torch.full((4, length), model.vocab.mask_id)
+        x[:, 0], x[:, 1] = torch.arange(4), 2
+        by_hand, learned = (
+            roll_out(model, Steered(table), Canvas.of(x, vocab=model.vocab), noise=NOISE, policy=policy, explore=False)
+            for policy in (None, SchedulePolicy(table, Figures(num_steps, width=8, noise=NOISE), counts=counts))
+        )
+        for field in ("final", "written", "token", "rank", "logp", "order_logp", "nfe"):
+            assert torch.equal(getattr(by_hand, field), getattr(learned, field)), (num_steps, field)
+        assert counts is not None or torch.equal(by_hand.setting, learned.setting)
+
+
+def test_a_knob_that_is_off_stays_off_and_costs_no_pass():
+    table = hand("adanat", 3, guidance=0.0)
+    policy = SchedulePolicy(table, StepTable(3))
+    policy.body.added.data.fill_(2.0)
+    taken = roll_out(network(), Steered(table), blank(6), noise=NOISE, policy=policy, explore=True)
+    assert bool((taken.setting[..., 3] == 0).all())
+    assert taken.nfe.tolist() == [3] * 6
+    assert bool((taken.setting[:2, :, :3] > table.tensor[:2, None, :3]).all())
 
 
 @pytest.mark.parametrize("name", ["figures", "adaptive"])

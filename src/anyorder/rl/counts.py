@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-EDGE: Final = 0.02  # the mean keeps so far inside (0, 1): there what is learned can still move it
+EDGE: Final = 0.02  # the mean keeps so far inside (0, 1), or 0.4 tokens if that is less: there it can still be moved
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,13 @@ class Counts:
         """The mean of j / spare: that of the schedule, moved by `added` as a logit.
 
         Args:
-            ratio: the share of masks the schedule leaves.
+            ratio: the share of masks the schedule leaves, rounded down to whole ones.
         """
-        by_hand = (room.left - room.start * ratio - 1) / room.spare.clamp(min=1)
-        return (by_hand.clamp(EDGE, 1 - EDGE).logit() + added).sigmoid().clamp(1e-6, 1 - 1e-6)
+        spare = room.spare.clamp(min=1).double()
+        edge = (0.4 / spare).clamp(max=EDGE)
+        by_hand = (room.left - (room.start * ratio).floor() - 1) / spare
+        inside = torch.minimum(torch.maximum(by_hand, edge), 1 - edge)
+        return (inside.logit() + added).sigmoid().clamp(1e-6, 1 - 1e-6)
 
     def take(self, share: Float[Tensor, " B"], room: Room, u: Float[Tensor, " B"] | None) -> Int[Tensor, " B"]:
         """Tokens to write: drawn by the uniforms, or without them the mean, rounded."""

@@ -1,7 +1,7 @@
 """Schedule policies: what turns the knobs of a `Steered` sampler, learned from rewards.
 
-A policy adds what it has learned to a schedule made by hand, before squashing: it begins as that schedule. What it adds
-is drawn from a Gaussian of fixed width while it explores, and is its mean when it is used.
+A policy adds what it has learned to a schedule made by hand, before squashing: it begins as exactly that schedule. What
+it adds is drawn from a Gaussian of fixed width while it explores, and is its mean when it is used.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from anyorder.rl.kl import gaussian_kl
 from anyorder.samplers.look import Look
 from anyorder.samplers.schedules import Table
 
-LEAST: Final = 1e-3  # knobs are at least so far inside their range: there what is learned can still move them
+LEAST: Final = 1e-3  # knobs are moved from at least so far inside their range: there what is learned has an effect
 
 
 def squash(raw: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S 4"]:
@@ -64,7 +64,8 @@ class SchedulePolicy(nn.Module):
     """A `Steering`: used as one it takes its mean.
 
     Args:
-        base: the schedule made by hand that it begins as.
+        base: the schedule made by hand that it begins as. A knob that is 0 in it is off and stays so: what is not
+            guided, for one, never costs a second pass.
         body: a module that is a `Body`.
         std: of what is added while exploring.
         counts: draw how many tokens each step writes, instead of the share that stays masked (`Counts`).
@@ -75,6 +76,7 @@ class SchedulePolicy(nn.Module):
     """
 
     base: Tensor
+    table: Tensor
 
     def __init__(self, base: Table, body: Body, *, std: float = 0.3, counts: Counts | None = None) -> None:
         super().__init__()
@@ -82,14 +84,22 @@ class SchedulePolicy(nn.Module):
             raise ValueError(f"policy.std={std}: must be > 0; without exploration nothing is learned")
         self.body, self.std, self.counts, self.hand = body, std, counts, base
         self.register_buffer("base", unsquash(base.tensor), persistent=False)
+        self.register_buffer("table", base.tensor, persistent=False)
 
     @property
     def num_steps(self) -> int:
-        return len(self.base)
+        return self.hand.num_steps
 
     def forward(self, look: Look) -> Float[Tensor, "B 4"]:
         """The knobs at the policy's mean."""
         return self.turn(look).setting
+
+    def knobs(self, action: Float[Tensor, "B 4"], step: Int[Tensor, " B"]) -> Float[Tensor, "B 4"]:
+        """The schedule's, moved by `action` before squashing; to the bit where that is 0."""
+        hand, base = self.table.to(action.device)[step], self.base.to(action.device)[step]
+        moved = torch.where(hand > 0, squash(base + action) - squash(base), 0.0)
+        knobs = (hand + moved).clamp(min=0.0)
+        return torch.cat([knobs[:, :1].clamp(max=1.0), knobs[:, 1:]], -1)
 
     def turn(self, look: Look, *, noise: Noise | None = None) -> Turn:
         """The knobs of a step; explored if there is noise, which is named by row and step."""
@@ -100,11 +110,10 @@ class SchedulePolicy(nn.Module):
         if noise is not None:
             knob = torch.arange(4, device=step.device)
             action = mean + self.std * noise.normal(look.canvas.row_id[:, None], step[:, None], knob)
-        base = self.base.to(mean.device)[step]
-        setting = squash(base + action)
+        setting = self.knobs(action, step)
         if self.counts is not None:
             room = self.room(step, look.left, look.carry.start)
-            share = self.counts.share(base[:, 0].sigmoid(), mean[:, 0], room)
+            share = self.counts.share(self.table.to(mean.device)[step, 0], mean[:, 0], room)
             u = None if noise is None else noise.at("count").uniform(look.canvas.row_id, step, 0)
             written = self.counts.take(share, room, u)
             action = torch.cat([written[:, None].double(), action[:, 1:]], 1)
@@ -135,5 +144,5 @@ class SchedulePolicy(nn.Module):
         if self.counts is None:
             return -off.sum(-1), away
         room = self.room(step, left, start)
-        share = self.counts.share(self.base.to(mean.device)[step, 0].sigmoid(), mean[:, 0], room)
+        share = self.counts.share(self.table.to(mean.device)[step, 0], mean[:, 0], room)
         return self.counts.log_prob(share, room, action[:, 0].long()) - off[:, 1:].sum(-1), away
