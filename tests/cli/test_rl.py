@@ -37,7 +37,7 @@ def test_a_run_s_folder_is_learned_from_and_what_was_learned_is_sampled_and_insp
 def test_model_and_schedule_of_a_folder_both_move(folder):
     """A loaded model is frozen until it is asked to learn."""
     out = folder / "moved"
-    learning = "--mode joint --reward cells --likelihood augmented --quiet --out".split()
+    learning = ["--mode", "joint", "--reward", "cells", "--likelihood", "augmented", "--quiet", "--out"]
     assert main(["rl", str(folder / "run"), *TASK, *SMALL, *learning, str(out)]) == 0
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     first = next(r for r in records if r["kind"] == "iteration")
