@@ -1,4 +1,4 @@
-"""Training runs beside each other: a small network is quicker on a core of its own than on all of them in turn."""
+"""Runs beside each other: a small network is quicker on a core of its own than on all of them in turn."""
 
 import multiprocessing
 import os
@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from anyorder.train.data import run_data
 from anyorder.train.loop import RunData, train
 
 RowsOf = Callable[[RunConfig], RunData]  # a function of a module, which another process can find
-Jobs = Mapping[Path, tuple[RunConfig, RowsOf]]
+Job = Callable[..., object]  # takes `quiet`; picklable, as `functools.partial` of a module's function is
 
 
 def workers() -> int:
@@ -33,23 +34,34 @@ def train_all(runs: Mapping[Path, RunConfig], *, at_once: int, rows: Mapping[Pat
         ValueError: a folder holds another run, or another process trains it.
         RuntimeError: a loss is no longer finite.
     """
-    jobs = {folder: (config, (rows or {}).get(folder, run_data)) for folder, config in runs.items()}
+    jobs: dict[Path, Job] = {}
+    for folder, config in runs.items():
+        jobs[folder] = partial(_train, config, (rows or {}).get(folder, run_data), folder)
+    do_all(jobs, at_once=at_once)
+
+
+def do_all(jobs: Mapping[Path, Job], *, at_once: int) -> None:
+    """Every job, named by the folder it leaves behind, in any order; a line on stderr when one is done.
+
+    Args:
+        at_once: as in `train_all`.
+    """
     done = _in_turn(jobs) if at_once == 1 or len(jobs) == 1 else _beside(jobs, at_once)
     for number, folder in enumerate(done, start=1):
-        print(f"  trained {folder} ({number} of {len(runs)})", file=sys.stderr, flush=True)
+        print(f"  made {folder} ({number} of {len(jobs)})", file=sys.stderr, flush=True)
 
 
-def _in_turn(jobs: Jobs) -> Iterator[Path]:
-    for folder, (config, rows) in jobs.items():
-        train(config, rows(config), folder)
+def _in_turn(jobs: Mapping[Path, Job]) -> Iterator[Path]:
+    for folder, job in jobs.items():
+        job(quiet=False)
         yield folder
 
 
-def _beside(jobs: Jobs, at_once: int) -> Iterator[Path]:
-    """Runs as they are done; whatever ends this ends the processes too."""
+def _beside(jobs: Mapping[Path, Job], at_once: int) -> Iterator[Path]:
+    """Jobs as they are done; whatever ends this ends the processes too."""
     context = multiprocessing.get_context("spawn")  # a forked child would share PyTorch's threads
     with ProcessPoolExecutor(at_once, mp_context=context, initializer=_alone) as pool:
-        begun = {pool.submit(_train, *job, folder): folder for folder, job in jobs.items()}
+        begun = {pool.submit(job, quiet=True): folder for folder, job in jobs.items()}
         try:
             for job in as_completed(begun):
                 job.result()
@@ -61,8 +73,8 @@ def _beside(jobs: Jobs, at_once: int) -> Iterator[Path]:
             raise
 
 
-def _train(config: RunConfig, rows: RowsOf, folder: Path) -> None:
-    train(config, rows(config), folder, quiet=True)
+def _train(config: RunConfig, rows: RowsOf, folder: Path, *, quiet: bool) -> None:
+    train(config, rows(config), folder, quiet=quiet)
 
 
 def _alone() -> None:
