@@ -52,18 +52,22 @@ def recorded(kind: str, taken: Trajectory, step: int) -> Float[Tensor, "B L"]:
     return torch.where(counted(kind, taken, step), terms, 0.0)
 
 
-def rescored(kind: str, sampler: Steered, model: Denoiser, taken: Trajectory, step: int) -> Float[Tensor, "B L"]:
+def rescored(
+    kind: str, sampler: Steered, model: Denoiser, taken: Trajectory, step: int, *, ask_all: bool = False
+) -> Float[Tensor, "B L"]:
     """The terms under this model, differentiable; 0 where nothing is counted; nats, float64.
 
     Every row must have taken part in the step (`Trajectory.rows` leaves others out).
 
+    Args:
+        ask_all: ask the model about every open position, as the sampler did, also where no term needs it.
     Raises:
         ValueError: a likelihood that the sampler's steps do not have.
     """
     check_likelihood(kind, sampler)
     canvas, setting = taken.before(step, vocab=model.vocab), taken.setting[step]
     counts = counted(kind, taken, step)
-    at = taken.open(step) if kind in ORDERED else counts
+    at = taken.open(step) if ask_all or kind in ORDERED else counts
     logits, law = sampler.laws(model, canvas, at, setting)
     terms = torch.zeros(at.shape, dtype=torch.float64, device=at.device)
     terms = terms.masked_scatter(counts, log_prob_of(law[counts[at]], taken.token[step][counts]))

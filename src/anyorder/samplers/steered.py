@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from anyorder.core.categorical import draw_with_log_prob, log_prob_of, wide
+from anyorder.core.categorical import draw, log_prob_of, wide
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, Vocab, Write
@@ -136,18 +136,19 @@ class Steered:
         gumbel = _spread(look.open, -torch.log(-torch.log(race)))
         k = self.how_many(look, setting)
         if self.order == "draw_first":
-            token, logp = draw_with_log_prob(law, u)
+            token = draw(law, u)
             weights = self.weights(look.open, setting, logits, law, token)
-            drawn = look.open
+            drawn, drawn_law = look.open, law
             kept = best(weights + gumbel, k, allowed=look.open)
         else:
             weights = self.weights(look.open, setting, logits, law)
             drawn = kept = best(weights + gumbel, k, allowed=look.open)
-            token, logp = draw_with_log_prob(law[kept[look.open]], u[kept[look.open]])
+            drawn_law = law[kept[look.open]]
+            token = draw(drawn_law, u[kept[look.open]])
         return Decision(
             setting=setting,
             token=torch.full_like(canvas.x, -1).masked_scatter(drawn, token),
-            logp=torch.zeros_like(weights).masked_scatter(drawn, logp),
+            logp=torch.zeros_like(weights).masked_scatter(drawn, log_prob_of(drawn_law, token)),
             kept=kept,
             rank=ranked(weights + gumbel, kept),
             weights=weights,
