@@ -159,6 +159,17 @@ def test_ranks_count_the_kept():
     assert ranked(key, kept).tolist() == [[1, -1, 2, 0]]
 
 
+def test_a_stretched_schedule_keeps_its_course():
+    own = hand("meissonic", 4)
+    torch.testing.assert_close(own.stretched(4).tensor, own.tensor)
+    line = Table(((0.5, 1.0, 1.0, 3.0), (0.0, 0.0, 2.0, 1.0)))
+    want = [(0.75, 1.0, 1.0, 3.0), (0.5, 0.75, 1.25, 2.5), (0.25, 0.25, 1.75, 1.5), (0.0, 0.0, 2.0, 1.0)]
+    torch.testing.assert_close(line.stretched(4).tensor, torch.tensor(want, dtype=torch.float64))
+    assert line.stretched(1).rows == ((0.0, 0.5, 1.5, 2.0),)
+    with pytest.raises(ValueError, match="num_steps=0"):
+        line.stretched(0)
+
+
 def test_a_schedule_goes_into_a_file_and_comes_back(tmp_path):
     path = tmp_path / "schedule.json"
     drawing = Steered(hand("autonat", 3), order="choose_first", without="absent")

@@ -50,9 +50,34 @@ class Table:
     def tensor(self) -> Float[Tensor, "T 4"]:
         return torch.tensor(self.rows, dtype=torch.float64)
 
+    def stretched(self, num_steps: int) -> "Table":
+        """The same course in another number of steps: knobs as functions of the share of steps taken, linear between.
+
+        The ratio is what a step ends with, and begins at 1; the others hold in the middle of a step.
+
+        Raises:
+            ValueError: num_steps < 1.
+        """
+        check_num_steps(num_steps)
+        knobs, share = self.tensor, len(self.rows) / num_steps
+        new = torch.arange(num_steps).double()
+        ends = torch.cat([torch.ones(1, dtype=torch.float64), knobs[:, 0]])
+        ratio = _between(ends, (new + 1) * share)
+        others = [_between(knob, (new + 0.5) * share - 0.5) for knob in knobs[:, 1:].T]
+        rows = torch.stack([ratio, *others], -1).tolist()
+        return Table(tuple((r, m, s, w) for r, m, s, w in rows))
+
     def __call__(self, look: Look) -> Float[Tensor, "B 4"]:
         step = look.carry.step.clamp(max=self.num_steps - 1)
         return self.tensor.to(step.device)[step]
+
+
+def _between(values: Float[Tensor, " N"], at: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Values at places that need not be whole: linear between neighbours, the first and last beyond the ends."""
+    at = at.clamp(0.0, len(values) - 1.0)
+    low = at.floor().long()
+    high = (low + 1).clamp(max=len(values) - 1)
+    return torch.lerp(values[low], values[high], at - low)
 
 
 def write_schedule(path: Path, sampler: Steered) -> None:
