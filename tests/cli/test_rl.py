@@ -1,6 +1,7 @@
 """The command `rl` as a user has it: train, learn, look, sample; what is wrong is said in a sentence."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +49,22 @@ def test_model_and_schedule_of_a_folder_both_move(folder):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_run_with_prices_says_what_each_buys(folder, capsys):
+    out = folder / "priced"
+    priced = ["--mode", "joint", "--step_price_max", "0.5", "--evaluate_prices", "2", "--sampler.may_finish", "true"]
+    given = ["rl", str(folder / "run"), *TASK, *SMALL, *priced, "--out", str(out), "--quiet"]
+    assert main(given) == 0
+    said = capsys.readouterr().out
+    assert main([*given, "--json"]) == 0
+    frontier = json.loads(capsys.readouterr().out.splitlines()[-1])["frontier"]
+    assert [point["price"] for point in frontier] == [0.0, 0.5]
+    for point in frontier:
+        name = Path(point["schedule"]).name
+        assert f"{point['reward']:.3f} ± {point['stderr']:.3f} reward, {point['nfe']:.1f} passes a row, {name}" in said
+        assert main(["sample", str(out), "--sampler", point["schedule"], "--json"]) == 0
+        capsys.readouterr()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -57,6 +74,8 @@ def test_model_and_schedule_of_a_folder_both_move(folder):
         (["--task", "sudoku"], "cannot hold the prompts"),
         (["--schedule.hand", "none.json"], "no such file"),
         (["--out", "RUN-rl", "--group", "4"], "another group"),
+        (["--step_price_max", "0.5"], "--sampler.may_finish true"),
+        (["--reward_scale", "true"], "is no sum"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(folder, capsys, given, said):

@@ -1,6 +1,7 @@
 """The command that learns from rewards: `rl`."""
 
 from pathlib import Path
+from typing import Any
 
 from anyorder.cli.overrides import add_keys, given_keys, merged, with_underscores
 from anyorder.cli.parser import Parser
@@ -31,7 +32,7 @@ def rl(args: list[str]) -> None:
     from anyorder.hub.find import model_folder
     from anyorder.hub.load import load_model
     from anyorder.models.transformer import Transformer
-    from anyorder.rl.loop import METRICS, SCHEDULE, learn
+    from anyorder.rl.loop import METRICS, SCHEDULE, learn, schedule_name
     from anyorder.rl.make import make_lesson
 
     loaded = load_model(model_folder(found.run))
@@ -41,12 +42,18 @@ def rl(args: list[str]) -> None:
     place = learn(config, loaded.model, loaded.tokenizer, make_lesson(config), out, quiet=found.quiet)
     records = read_records(out / METRICS)
     last = [r for r in records if r["kind"] == "evaluation"][-1]
-    summary = {"model": str(place), "schedule": str(out / SCHEDULE), "rollouts": last["rollouts"], **last}
+    frontier = [point | {"schedule": str(out / schedule_name(config, point["price"]))} for point in last["frontier"]]
+    summary = {"model": str(place), "schedule": str(out / SCHEDULE), **last, "frontier": frontier}
     lines = [
         ("learned", f"{last['iteration']:,} iterations, {count(last['rollouts'])} roll-outs"),
-        ("held out", f"{last['reward']:.3f} ± {last['stderr']:.3f} reward, {last['nfe']:.1f} passes a row"),
+        ("held out", _held_out(last)),
+        *((f"price {p['price']:.3g}", f"{_held_out(p)}, {Path(p['schedule']).name}") for p in frontier),
     ]
     text = (
         f"{pairs(lines)}\n\ntry next:\n  anyorder sample {out} --sampler {out / SCHEDULE}\n  anyorder inspect {place}"
     )
     finish(summary, as_json=found.json, text=text)
+
+
+def _held_out(found: dict[str, Any]) -> str:
+    return f"{found['reward']:.3f} ± {found['stderr']:.3f} reward, {found['nfe']:.1f} passes a row"

@@ -1,4 +1,7 @@
-"""What a schedule policy sees: nothing but the step, a few figures of the canvas, or the network's states."""
+"""What a schedule policy sees: nothing but the step, a few figures of the canvas, or the network's states.
+
+Where passes have prices, the last figure of a feature is the row's (`SchedulePolicy`).
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,27 +21,30 @@ FIGURES: Final = ("share of masks", "mean entropy", "least entropy", "mean log m
 
 
 class StepTable(nn.Module):
-    """A number for each knob of each step: a schedule that is the same for all rows."""
+    """A number for each knob of each step: a schedule that is the same for all rows, or a line in their price."""
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, num_steps: int, *, priced: bool = False) -> None:
         super().__init__()
         self.added = nn.Parameter(torch.zeros(num_steps, 4))
+        self.by_price = nn.Parameter(torch.zeros(num_steps, 4)) if priced else None
 
     def feature(self, look: Look) -> Float[Tensor, "B 0"]:
         return torch.zeros(len(look.left), 0, device=look.left.device)
 
-    def forward(self, feature: Float[Tensor, "B 0"], step: Int[Tensor, " B"]) -> Float[Tensor, "B 4"]:
-        return self.added[step]
+    def forward(self, feature: Float[Tensor, "B F"], step: Int[Tensor, " B"]) -> Float[Tensor, "B 4"]:
+        if self.by_price is None:
+            return self.added[step]
+        return self.added[step] + feature * self.by_price[step]
 
 
 class Figures(nn.Module):
     """A small network that sees the step and six figures of the canvas and of the model's answer (`FIGURES`)."""
 
-    def __init__(self, num_steps: int, *, width: int = 64, noise: Noise) -> None:
+    def __init__(self, num_steps: int, *, width: int = 64, priced: bool = False, noise: Noise) -> None:
         super().__init__()
         self.num_steps = num_steps
         self.layers = nn.Sequential(
-            nn.Linear(num_steps + len(FIGURES), width),
+            nn.Linear(num_steps + len(FIGURES) + priced, width),
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),
@@ -82,7 +88,13 @@ class Adaptive(nn.Module):
     """
 
     def __init__(
-        self, tower: Transformer, grid: tuple[int, int], *, widths: Sequence[int] = (512, 128, 1024, 512), noise: Noise
+        self,
+        tower: Transformer,
+        grid: tuple[int, int],
+        *,
+        widths: Sequence[int] = (512, 128, 1024, 512),
+        priced: bool = False,
+        noise: Noise,
     ) -> None:
         super().__init__()
         self._tower, self.grid = [tower], grid  # in a list: no part of this module
@@ -94,6 +106,7 @@ class Adaptive(nn.Module):
         self.third = nn.Linear(second * math.ceil(height / 2) * math.ceil(width / 2), third)
         self.third_norm, self.fourth, self.fourth_norm = Modulated(third), nn.Linear(third, fourth), Modulated(fourth)
         self.out = nn.Linear(fourth, 4)
+        self.price = nn.Linear(1, STEP_WIDTH) if priced else None
         init_linear(self, noise=noise)
         for norm in (self.enter_norm, self.third_norm, self.fourth_norm):
             zero(norm.modulate)
@@ -108,7 +121,9 @@ class Adaptive(nn.Module):
     def forward(self, feature: Float[Tensor, "B F"], step: Int[Tensor, " B"]) -> Float[Tensor, "B 4"]:
         rows, (height, width) = len(feature), self.grid
         told = sinusoid(step)
-        h = self.enter_norm(self.enter(feature.view(rows, height * width, -1)), told[:, None])
+        if self.price is not None:
+            told, feature = told + self.price(feature[:, -1:]), feature[:, :-1]
+        h = self.enter_norm(self.enter(feature.reshape(rows, height * width, -1)), told[:, None])
         h = F.gelu(self.spatial(h.transpose(1, 2).reshape(rows, -1, height, width)))
         h = F.gelu(self.mix(h)).flatten(1)
         h = F.gelu(self.third_norm(self.third(h), told))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
 MODES = ("model_only", "schedule_only", "joint", "alternate")
 
@@ -65,6 +65,8 @@ class RlConfig(BaseModel, frozen=True, extra="forbid"):
     reward: str = "correct"  # rl.rewards: a name, an import path, or a sum of these
     reward_scale: bool = False  # of a sum, bring each term to mean 0 and deviation 1 within groups (GDPO)
     step_price: float = Field(0.0, ge=0.0)  # taken off the reward for each network pass, over the number of steps
+    step_price_max: PositiveFloat | None = None  # a group's price is drawn between both, and the policy sees it
+    evaluate_prices: int = Field(5, ge=2)  # prices between both that are evaluated, each with a schedule of its own
     mode: Literal["model_only", "schedule_only", "joint", "alternate"] = "alternate"
     model_iterations: PositiveInt = 40  # of a phase of "alternate"
     schedule_iterations: PositiveInt = 40
@@ -87,6 +89,28 @@ class RlConfig(BaseModel, frozen=True, extra="forbid"):
     save_every: PositiveInt = 20
     keep: PositiveInt = 2
     stop: StopConfig = StopConfig()
+
+    @model_validator(mode="after")
+    def _price_can_matter(self) -> "RlConfig":
+        most = self.step_price_max
+        if most is None:
+            return self
+        if most <= self.step_price:
+            raise ValueError(f"step_price_max={most:g}: must be above step_price={self.step_price:g}")
+        if not self.sampler.may_finish or self.mode == "model_only":
+            raise ValueError(
+                f"step_price_max={most:g}: no row can end early, whatever a pass costs; add --sampler.may_finish true, "
+                "and a mode that learns the schedule"
+            )
+        return self
+
+    @property
+    def prices(self) -> tuple[float, ...]:
+        """What a pass costs in evaluations, from the lowest price."""
+        if self.step_price_max is None:
+            return (self.step_price,)
+        steps = self.evaluate_prices - 1
+        return tuple(self.step_price + (self.step_price_max - self.step_price) * i / steps for i in range(steps + 1))
 
     def phase(self, iteration: int) -> frozenset[str]:
         """What iteration number `iteration` (from 0) trains: "model", "schedule" or both."""

@@ -23,16 +23,19 @@ class Room:
         start: masks each row began with.
         left: masks it has now.
         ahead: steps behind this one.
+        may_finish: they need not be taken.
     """
 
     start: Int[Tensor, " B"]
     left: Int[Tensor, " B"]
     ahead: Int[Tensor, " B"]
+    may_finish: bool = False
 
     @property
     def spare(self) -> Int[Tensor, " B"]:
-        """Tokens this step may write beyond one, if every later step is to write one."""
-        return (self.left - 1 - self.ahead).clamp(min=0)
+        """Tokens this step may write beyond one, if every later step that must be taken is to write one."""
+        later = 0 if self.may_finish else self.ahead
+        return (self.left - 1 - later).clamp(min=0)
 
 
 @dataclass(frozen=True)

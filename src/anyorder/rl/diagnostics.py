@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from anyorder.core import dist
 from anyorder.rl.kl import k3
 
 
@@ -61,6 +62,21 @@ class Diagnostics:
     def __add__(self, other: "Diagnostics") -> "Diagnostics":
         summed = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
         return Diagnostics(**summed | {"farthest": torch.maximum(self.farthest, other.farthest)})
+
+    @classmethod
+    def none(cls) -> "Diagnostics":
+        """Of no token."""
+        return cls(*[torch.zeros((), dtype=torch.float64) for _ in fields(cls)])
+
+    def of_all_ranks(self) -> "Diagnostics":
+        """The sums over ranks, on every rank; nothing new if there is one."""
+        if dist.world() == 1:
+            return self
+        names = [f.name for f in fields(self)]
+        each = torch.zeros(dist.world(), len(names), dtype=torch.float64)
+        each[dist.rank()] = torch.stack([getattr(self, name) for name in names]).cpu()
+        each = dist.all_sum(each)
+        return Diagnostics(**dict(zip(names, each.sum(0))) | {"farthest": each[:, -1].max()})
 
     def means(self) -> dict[str, float]:
         """Per token: `clip_fraction`, `ratio`, `old_kl`, `penalty`, `entropy`; and `farthest`. 0 without tokens."""

@@ -30,10 +30,19 @@ class Judgement:
     nfe: float
 
 
-def distinct(final: Int[Tensor, "B L"], *, group: int) -> float:
-    """Different rows over all rows, counted within groups."""
-    kinds = sum(len(torch.unique(rows, dim=0)) for rows in torch.split(final, group))
-    return kinds / max(1, len(final))
+def kinds(final: Int[Tensor, "B L"], *, group: int) -> int:
+    """Different rows, counted within groups."""
+    return sum(len(torch.unique(rows, dim=0)) for rows in torch.split(final, group))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Quality and speed at one price of a pass: mean reward without the price, its standard error, passes a row."""
+
+    price: float
+    reward: float
+    stderr: float
+    nfe: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,9 @@ class Evaluation:
 
     Args:
         reward, stderr: mean over problems, and its standard error.
+        distinct: share of different rows.
         practice: mean reward of as many training problems; None where nobody asked.
+        frontier: one point for each price, where there are several; the figures above are those of the lowest.
     """
 
     reward: float
@@ -50,6 +61,7 @@ class Evaluation:
     distinct: float
     nfe: float
     practice: float | None
+    frontier: tuple[Point, ...] = ()
 
 
 def reason_to_stop(

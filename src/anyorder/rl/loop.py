@@ -7,7 +7,6 @@ import contextlib
 import copy
 import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,19 @@ from anyorder.core.config import claim_folder
 from anyorder.core.files import locked, sweep_temporaries
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
-from anyorder.data.tasks.base import Problems
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.hub.save import save_model
 from anyorder.models.transformer import Transformer
-from anyorder.rl.advantage import Advantages
 from anyorder.rl.config import RlConfig
 from anyorder.rl.diagnostics import Diagnostics
 from anyorder.rl.estimators import ESTIMATORS
-from anyorder.rl.judge import Evaluation, Judgement, distinct, reason_to_stop
+from anyorder.rl.examine import examine, schedules
+from anyorder.rl.judge import reason_to_stop
 from anyorder.rl.lora import add_lora, merged
-from anyorder.rl.make import Lesson, asked, make_policy, make_steered
-from anyorder.rl.objective import Extent
-from anyorder.rl.parts import advantages_of, answers, check_parity, check_vocabulary, mean_table, numbers, worths
-from anyorder.rl.rewards import Samples, malformed
-from anyorder.rl.rollout import roll_out
-from anyorder.rl.trajectory import Trajectory
-from anyorder.rl.update import answer_gradients, lengths, model_gradients, schedule_gradients, schedule_terms
+from anyorder.rl.make import Lesson, make_policy, make_steered
+from anyorder.rl.parts import answers, check_parity, check_vocabulary
+from anyorder.rl.practice import Stage, Taken, share, take
+from anyorder.rl.update import answer_gradients, model_gradients, schedule_gradients, schedule_terms
 from anyorder.samplers.schedules import write_schedule
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from anyorder.train.progress import Progress
@@ -52,14 +47,9 @@ class Actor(nn.Module):
         self.model, self.policy = model, policy
 
 
-@dataclass(frozen=True)
-class Taken:
-    """An iteration's generations on this rank and what they earned."""
-
-    trajectory: Trajectory
-    advantages: Advantages
-    judgement: Judgement
-    whole: Extent
+def schedule_name(config: RlConfig, price: float) -> str:
+    """The file of the mean schedule at a price: schedule.json for the lowest, schedule-p0.25.json for others."""
+    return SCHEDULE if price == config.prices[0] else f"schedule-p{price:.6g}.json"
 
 
 def learn(
@@ -101,8 +91,9 @@ class Run:
     def __init__(
         self, config: RlConfig, model: Transformer, tokenizer: Tokenizer, lesson: Lesson, folder: Path
     ) -> None:
-        self.config, self.tokenizer, self.lesson, self.folder = config, tokenizer, lesson, folder
+        self.config, self.tokenizer, self.folder = config, tokenizer, folder
         check_vocabulary(tokenizer, lesson)
+        share(config.prompts)
         self.noise = Noise.of(config.seed).at("rl")
         self.sampler = make_steered(config)
         self.reference = copy.deepcopy(model).requires_grad_(False).eval() if config.objective.beta > 0 else None
@@ -111,12 +102,12 @@ class Run:
         if config.lora:
             add_lora(model, config.lora, noise=self.noise.at("lora"))
         self.actor, self.model, self.policy = Actor(model.eval(), policy), model, policy
+        self.stage = Stage(config, lesson, model, self.sampler, policy, self.noise)
         groups = [
             {"params": [p for p in model.parameters() if p.requires_grad], "lr": config.lr_model},
             {"params": list(policy.parameters()), "lr": config.lr_schedule},
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        self.longest = int(lesson.train.canvas.open(tokenizer.vocab).sum(-1).max())
         self.rollouts, self.seconds, self._since = 0, 0.0, time.monotonic()
         self.stopped: str | None = None
 
@@ -135,7 +126,7 @@ class Run:
     def iterate(self, iteration: int) -> float:
         """Iteration number `iteration` (from 0); its mean reward."""
         phase, noise = self.config.phase(iteration), self.noise.at("iteration").at(iteration)
-        taken = self._take(iteration, phase, noise)
+        taken = take(self.stage, iteration, phase, counted=self._counts)
         self.rollouts += self.config.prompts * self.config.group
         old_schedule = old_answers = None
         with torch.no_grad():
@@ -170,7 +161,7 @@ class Run:
         """What is due once `done` iterations are done: an evaluation, a checkpoint."""
         last = done == self.config.iterations or self.stopped is not None
         if (done % self.config.evaluate_every == 0 or last) and dist.rank() == 0:
-            found = self.evaluate()
+            found = examine(self.stage)
             self.stopped = self.stopped or reason_to_stop(self.config.stop, None, None, found)
             record = {"iteration": done, "kind": "evaluation", "rollouts": self.rollouts, **dataclasses.asdict(found)}
             append_record(self.folder / METRICS, record)
@@ -190,23 +181,14 @@ class Run:
             held = dist.all_sum(torch.tensor(float(self.stopped is not None)))
             self.stopped = self.stopped or ("another rank's evaluation" if float(held) else None)
 
-    def evaluate(self) -> Evaluation:
-        """Held-out problems, answered once each at the mean schedule, with the same noise every time."""
-        noise, practice = self.noise.at("evaluate"), None
-        found, taken = self._answer(self.lesson.valid, noise)
-        if self.config.stop.max_gap is not None:
-            practice = float(self._answer(self.lesson.train, noise)[0].mean())
-        error = float(found.std()) / len(found) ** 0.5
-        nfe = float(taken.nfe.double().mean())
-        return Evaluation(float(found.mean()), error, distinct(taken.final, group=len(found)), nfe, practice)
-
     def finish(self) -> Path:
-        """Publish the learned model and the mean schedule."""
+        """Publish the learned model, and the mean schedule at every price."""
         place = self.folder / MODEL
         if dist.rank() == 0:
             save_model(place, merged(self.model) if self.config.lora else self.model, self.tokenizer)
-            steering = mean_table(self._answer(self.lesson.valid, self.noise.at("evaluate"))[1])
-            write_schedule(self.folder / SCHEDULE, dataclasses.replace(self.sampler, steering=steering))
+            for price, table in schedules(self.stage).items():
+                sampler = dataclasses.replace(self.sampler, steering=table)
+                write_schedule(self.folder / schedule_name(self.config, price), sampler)
         dist.barrier()
         return place
 
@@ -214,55 +196,6 @@ class Run:
     def _estimates(self) -> bool:
         """Whether the model's likelihood is estimated from finished answers."""
         return self.config.likelihood in ESTIMATORS
-
-    def _answer(self, problems: Problems, noise: Noise) -> tuple[Float[Tensor, " B"], Trajectory]:
-        """Rewards of the first so many problems, answered at the mean schedule."""
-        count = min(self.config.evaluate_problems, len(problems.x0))
-        chosen, canvas = asked(problems, torch.arange(count), group=1)
-        taken = roll_out(self.model, self.sampler, canvas, noise=noise, policy=self.policy, explore=False)
-        return self.lesson.reward(Samples.of(taken.final, chosen, task=self.lesson.task)), taken
-
-    def _take(self, iteration: int, phase: frozenset[str], noise: Noise) -> Taken:
-        """Roll out this rank's share of the prompts; advantages need the rewards of all."""
-        c, rank, world = self.config, dist.rank(), dist.world()
-        edges = [round(r * c.prompts / world) for r in range(world + 1)]
-        mine = torch.arange(edges[rank], edges[rank + 1])
-        rows = numbers(iteration, c.prompts, among=len(self.lesson.train.x0), noise=self.noise.at("order"))[mine]
-        chosen, canvas = asked(self.lesson.train, rows, group=c.group, first=edges[rank] * c.group)
-        alike = c.group if phase == {"schedule"} and c.common_noise else 1
-        taken = roll_out(
-            self.model,
-            dataclasses.replace(self.sampler, alike=alike),
-            canvas,
-            noise=noise,
-            policy=self.policy,
-            explore="schedule" in phase,
-        )
-        samples = Samples.of(taken.final, chosen, task=self.lesson.task)
-        cost = c.step_price * taken.nfe / self.sampler.steering.num_steps
-        earned, compared = worths(self.lesson.reward, samples, group=c.group if c.reward_scale else 0)
-        every = torch.zeros(2, c.prompts * c.group, dtype=torch.float64)
-        every[:, edges[rank] * c.group : edges[rank + 1] * c.group] = torch.stack(
-            [earned - cost, compared - cost]
-        ).cpu()
-        reward, compared = dist.all_sum(every)
-        found = advantages_of(compared, c)
-        wrong = int(malformed(samples, task=self.lesson.task).sum())
-        local = Advantages(
-            found.value[edges[rank] * c.group : edges[rank + 1] * c.group].to(earned.device),
-            found.live[edges[rank] : edges[rank + 1]].to(earned.device),
-        )
-        tokens = int(lengths(self._counts, taken)[local.live_rows].sum())
-        sums = dist.all_sum(torch.tensor([int(local.live_rows.sum()), tokens, wrong], dtype=torch.float64))
-        judgement = Judgement(
-            reward=float(reward.mean()),
-            spread=float(reward.std()),
-            distinct=distinct(taken.final, group=c.group),
-            malformed=int(sums[2]),
-            skipped=found.skipped,
-            nfe=float(taken.nfe.double().mean()),
-        )
-        return Taken(taken, local, judgement, Extent(int(sums[0]), int(sums[1]), max_length=self.longest))
 
     @property
     def _counts(self) -> str:
@@ -326,7 +259,7 @@ class Run:
             "rollouts": self.rollouts,
             **dataclasses.asdict(taken.judgement),
             "grad_norm": norm,
-            "knobs": mean_table(taken.trajectory).rows,
+            "knobs": taken.knobs.rows,
             "seconds": round(self.seconds + time.monotonic() - self._since, 3),
             "stopped": self.stopped,
         }

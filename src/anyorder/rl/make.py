@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -36,6 +37,11 @@ class Lesson:
     reward: Reward
     train: Problems
     valid: Problems
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest answer that is learned from."""
+        return int(self.train.canvas.open(self.task.tokenizer.vocab).sum(-1).max())
 
 
 def make_lesson(config: RlConfig) -> Lesson:
@@ -81,15 +87,22 @@ def make_policy(config: RlConfig, model: nn.Module, task: Task) -> SchedulePolic
     """
     c, noise = config.schedule, Noise.of(config.seed).at("policy")
     table = make_table(c)
-    counts = Counts(c.concentration) if c.counts else None
-    return SchedulePolicy(table, _body(c, table.num_steps, model, task, noise), std=c.std, counts=counts)
+    prices = None if config.step_price_max is None else (config.step_price, config.step_price_max)
+    return SchedulePolicy(
+        table,
+        _body(c, table.num_steps, model, task, noise, priced=prices is not None),
+        std=c.std,
+        counts=Counts(c.concentration) if c.counts else None,
+        may_finish=config.sampler.may_finish,
+        prices=prices,
+    )
 
 
-def _body(c: ScheduleConfig, num_steps: int, model: nn.Module, task: Task, noise: Noise) -> Body:
+def _body(c: ScheduleConfig, num_steps: int, model: nn.Module, task: Task, noise: Noise, *, priced: bool) -> Body:
     if c.body == "table":
-        return StepTable(num_steps)
+        return StepTable(num_steps, priced=priced)
     if c.body == "figures":
-        return Figures(num_steps, width=c.width, noise=noise)
+        return Figures(num_steps, width=c.width, priced=priced, noise=noise)
     side = getattr(task, "grid", None)
     if not isinstance(model, Transformer) or model.config.causal or not isinstance(side, int):
         raise ValueError(
@@ -97,7 +110,7 @@ def _body(c: ScheduleConfig, num_steps: int, model: nn.Module, task: Task, noise
             "use 'figures' or 'table'"
         )
     tower = copy.deepcopy(model).requires_grad_(False).eval()
-    return Adaptive(tower, (side, side), noise=noise)
+    return Adaptive(tower, (side, side), priced=priced, noise=noise)
 
 
 def asked(problems: Problems, rows: torch.Tensor, *, group: int, first: int = 0) -> tuple[Problems, Canvas]:

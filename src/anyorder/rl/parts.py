@@ -74,22 +74,35 @@ def check_parity(taken: Trajectory, found: Diagnostics | None) -> None:
         return
     heat = float(taken.setting[taken.setting[..., 2] > 0][:, 1:3].clamp(min=COLD).amin()) if taken.num_steps else 1.0
     allowed = SAME * max(1.0, 1.0 / heat)
-    if float(found.farthest) > allowed:
+    if not float(found.farthest) <= allowed:
         raise RuntimeError(
             f"the trainer's log-probability of a token is {float(found.farthest):.2g} nats from the sampler's, more "
             f"than rounding ({allowed:.1g}); the model is not the one that drew: no dropout, one dtype, same weights"
         )
 
 
-def mean_table(taken: Trajectory) -> Table:
-    """The mean of each step's knobs over the rows that took part; the last ones again where nobody did."""
-    rows: list[tuple[float, float, float, float]] = []
+def prices_of(config: RlConfig, *, noise: Noise) -> Float[Tensor, " P"]:
+    """What a pass costs each group of an iteration."""
+    low = torch.full((config.prompts,), config.step_price, dtype=torch.float64)
+    if config.step_price_max is None:
+        return low
+    return low + (config.step_price_max - low) * noise.at("price").uniform(torch.arange(config.prompts))
+
+
+def turned(taken: Trajectory, num_steps: int) -> Float[Tensor, "T 5 B"]:
+    """The knobs of each row in each step, and 1 if it took part in it; all 0 if not."""
+    found = torch.zeros(num_steps, 5, len(taken.final), dtype=torch.float64, device=taken.final.device)
     for t in range(taken.num_steps):
         live = taken.live(t)
-        if bool(live.any()):
-            r, m, s, w = taken.setting[t][live].mean(0).tolist()
-            rows.append((min(max(r, 0.0), 1.0), m, s, w))
-    return Table(tuple(rows))
+        found[t] = torch.where(live, torch.cat([taken.setting[t].T, torch.ones_like(live)[None]]), 0.0)
+    return found
+
+
+def mean_table(turned: Float[Tensor, "T 5 B"]) -> Table:
+    """The mean of each step's knobs over the rows that took part; steps in which none did are left out."""
+    total = turned.sum(-1)
+    means = (total[:, :4] / total[:, 4:])[total[:, 4] > 0]
+    return Table(tuple((min(max(r, 0.0), 1.0), m, s, w) for r, m, s, w in means.tolist()))
 
 
 def check_vocabulary(tokenizer: Tokenizer, lesson: Lesson) -> None:

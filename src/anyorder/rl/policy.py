@@ -69,6 +69,9 @@ class SchedulePolicy(nn.Module):
         body: a module that is a `Body`.
         std: of what is added while exploring.
         counts: draw how many tokens each step writes, instead of the share that stays masked (`Counts`).
+        may_finish: a count may be all that is left (`Steered.may_finish`).
+        prices: the lowest and the highest price of a pass, of which `body` sees a row's as the last figure of its
+            feature, 0 for the lowest and 1 for the highest; None: it sees none.
     Raises:
         ValueError: std <= 0.
     Source:
@@ -78,11 +81,21 @@ class SchedulePolicy(nn.Module):
     base: Tensor
     table: Tensor
 
-    def __init__(self, base: Table, body: Body, *, std: float = 0.3, counts: Counts | None = None) -> None:
+    def __init__(
+        self,
+        base: Table,
+        body: Body,
+        *,
+        std: float = 0.3,
+        counts: Counts | None = None,
+        may_finish: bool = False,
+        prices: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         if not std > 0:
             raise ValueError(f"policy.std={std}: must be > 0; without exploration nothing is learned")
         self.body, self.std, self.counts, self.hand = body, std, counts, base
+        self.may_finish, self.prices = may_finish, prices
         self.register_buffer("base", unsquash(base.tensor), persistent=False)
         self.register_buffer("table", base.tensor, persistent=False)
 
@@ -91,7 +104,7 @@ class SchedulePolicy(nn.Module):
         return self.hand.num_steps
 
     def forward(self, look: Look) -> Float[Tensor, "B 4"]:
-        """The knobs at the policy's mean."""
+        """The knobs at the policy's mean, at the lowest price."""
         return self.turn(look).setting
 
     def knobs(self, action: Float[Tensor, "B 4"], step: Int[Tensor, " B"]) -> Float[Tensor, "B 4"]:
@@ -101,10 +114,14 @@ class SchedulePolicy(nn.Module):
         knobs = (hand + moved).clamp(min=0.0)
         return torch.cat([knobs[:, :1].clamp(max=1.0), knobs[:, 1:]], -1)
 
-    def turn(self, look: Look, *, noise: Noise | None = None) -> Turn:
-        """The knobs of a step; explored if there is noise, which is named by row and step."""
+    def turn(self, look: Look, *, noise: Noise | None = None, price: Float[Tensor, " B"] | None = None) -> Turn:
+        """The knobs of a step; explored if there is noise, which is named by row and step.
+
+        Args:
+            price: of a pass, for each row; None: the lowest.
+        """
         with torch.no_grad():
-            feature, step = self.body.feature(look), look.carry.step.clamp(max=self.num_steps - 1)
+            feature, step = self.seen(look, price), look.carry.step.clamp(max=self.num_steps - 1)
             mean = self.body(feature, step).double()
         action = mean
         if noise is not None:
@@ -120,9 +137,18 @@ class SchedulePolicy(nn.Module):
             setting = torch.cat([self.counts.ratio(written, room)[:, None], setting[:, 1:]], 1)
         return Turn(feature, mean, action, setting)
 
+    def seen(self, look: Look, price: Float[Tensor, " B"] | None) -> Float[Tensor, "B F"]:
+        """The body's feature, and the price."""
+        feature = self.body.feature(look)
+        if self.prices is None:
+            return feature
+        low, high = self.prices
+        figure = torch.zeros(len(feature), device=feature.device) if price is None else (price - low) / (high - low)
+        return torch.cat([feature, figure[:, None].to(feature.dtype)], -1)
+
     def room(self, step: Int[Tensor, " B"], left: Int[Tensor, " B"], start: Int[Tensor, " B"]) -> Room:
         """Where rows stand."""
-        return Room(start=start, left=left, ahead=self.num_steps - 1 - step)
+        return Room(start=start, left=left, ahead=self.num_steps - 1 - step, may_finish=self.may_finish)
 
     def log_prob(
         self,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
@@ -20,15 +20,24 @@ from anyorder.samplers.steered import Decision, Steered
 
 
 def roll_out(
-    model: Denoiser, sampler: Steered, canvas: Canvas, *, noise: Noise, policy: SchedulePolicy | None, explore: bool
+    model: Denoiser,
+    sampler: Steered,
+    canvas: Canvas,
+    *,
+    noise: Noise,
+    policy: SchedulePolicy | None,
+    explore: bool,
+    price: Float[Tensor, " B"] | None = None,
 ) -> Trajectory:
     """Finished rows and how they came about. Equal rows of a step share a network pass, so a group's first is one.
 
     Args:
         policy: turns the knobs instead of `sampler.steering`; at its mean, or exploring.
         noise: of the sampler; below it "knobs", of the policy.
+        price: of a pass, as a policy with prices sees it.
     """
-    recorder = Recorder(sampler, policy, noise.at("knobs") if explore else None)
+    known = None if price is None else (canvas.row_id, price)
+    recorder = Recorder(sampler, policy, noise.at("knobs") if explore else None, known)
     written, nfe, last = torch.full_like(canvas.x, NEVER), torch.zeros_like(canvas.row_id), canvas
     for index, step in enumerate(steps(recorder, model, canvas, noise=noise.at("draws"))):
         written = torch.where(step.wrote, index, written)
@@ -43,6 +52,7 @@ class Recorder:
     sampler: Steered
     policy: SchedulePolicy | None
     noise: Noise | None
+    price: tuple[Int[Tensor, " B"], Float[Tensor, " B"]] | None = None  # of the rows of these names
     taken: list[tuple[Int[Tensor, " N"], int, Turn, Decision]] = field(default_factory=list)
 
     paper: ClassVar[str] = "arXiv:2512.22288"
@@ -96,7 +106,8 @@ class Recorder:
 
     def _turn(self, look: Look) -> Turn:
         if self.policy is not None:
-            return self.policy.turn(look, noise=self.noise)
+            price = None if self.price is None else self.price[1][places(look.canvas.row_id, among=self.price[0])]
+            return self.policy.turn(look, noise=self.noise, price=price)
         none = torch.zeros(len(look.left), 4, dtype=torch.float64, device=look.left.device)
         return Turn(none.new_zeros(len(none), 0).float(), none, none, self.sampler.steering(look))
 
