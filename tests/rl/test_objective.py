@@ -49,6 +49,8 @@ def test_first_inner_iteration_is_reinforce(level):
     assert (seen["ratio"], seen["clip_fraction"], seen["old_kl"], seen["farthest"]) == (1.0, 0.0, 0.0, 0.0)
     reinforce = -((logp * MASK).sum(-1) / LENGTHS * ADVANTAGE).mean()
     torch.testing.assert_close(gradient(made.loss, theta), gradient(reinforce, theta), rtol=1e-12, atol=1e-15)
+    same = Objective(level=level).part(logp, old_logp=logp, mask=MASK, advantage=ADVANTAGE, weight=weight)
+    assert torch.equal(gradient(same.loss, theta), gradient(made.loss, theta))  # nothing flows into the old policy
 
 
 def test_equal_rewards_have_no_gradient():
@@ -155,18 +157,26 @@ def test_step_by_step_is_all_at_once(level, normaliser):
     assert (watched[0] + watched[1] + watched[2]).means() == pytest.approx(seen, rel=1e-12)
 
 
-def test_penalty_is_weighted_like_the_loss_and_watched_without_beta():
+@pytest.mark.parametrize(
+    ("kl", "penalty"),
+    [
+        ("k1", lambda new, ref: new - ref),
+        ("k2", lambda new, ref: (new - ref) ** 2 / 2),
+        ("k3", lambda new, ref: (ref - new).exp() - 1 - (ref - new)),
+    ],
+)
+def test_penalty_is_weighted_like_the_loss_and_watched_without_beta(kl, penalty):
     theta, old, reference = logits(), old_logp(), old_logp(0.7)
     weight = row_weights(LENGTHS, normaliser="dapo", whole=WHOLE)
 
     def made(beta):
-        return Objective(kl="k2", beta=beta).part(
+        return Objective(kl=kl, beta=beta).part(
             logp_of(theta), old_logp=old, mask=MASK, advantage=ADVANTAGE, weight=weight, ref_logp=reference
         )
 
-    k2 = ((logp_of(theta) - reference).square() / 2 * MASK).sum() / LENGTHS.sum()
-    assert float((made(0.5).loss - made(0.0).loss).detach()) == pytest.approx(0.5 * float(k2.detach()), rel=1e-10)
-    assert made(0.0).diagnostics.means()["penalty"] == pytest.approx(float(k2.detach()), rel=1e-12)
+    mean = float((penalty(logp_of(theta), reference) * MASK).sum().detach()) / int(LENGTHS.sum())
+    assert float((made(0.5).loss - made(0.0).loss).detach()) == pytest.approx(0.5 * mean, rel=1e-10)
+    assert made(0.0).diagnostics.means()["penalty"] == pytest.approx(mean, rel=1e-12)
     with pytest.raises(ValueError, match=r"beta=0.5: a KL penalty needs ref_logp"):
         Objective(beta=0.5).part(logp_of(theta), old_logp=old, mask=MASK, advantage=ADVANTAGE, weight=weight)
 

@@ -140,6 +140,20 @@ def test_the_gradient_of_a_schedule_in_closed_form(mean, value, slope):
     assert float(policy.body.added.grad[0, 0]) == pytest.approx(slope, abs=2e-5)
 
 
+@pytest.mark.parametrize("counts", [None, Counts(2.0)])
+def test_every_step_explores_by_itself(counts):
+    n, policy = 500, SchedulePolicy(INSIDE, StepTable(3), std=0.5, counts=counts)
+    taken = roll_out(network(), Steered(INSIDE), blank(n), noise=NOISE, policy=policy, explore=True)
+    first, second = ((taken.action[t] - taken.action[t].mean(0)) / taken.action[t].std(0) for t in (0, 1))
+    between = (first * second).mean(0)[1 if counts else 0 :]
+    assert between.abs().max() < 4 / n**0.5  # knobs of different steps
+    assert (first[:, 1] * first[:, 2]).mean().abs() < 4 / n**0.5  # knobs of one step
+    if counts:
+        written = [taken.fill(t).sum(-1).double() for t in (0, 1)]
+        share = (written[1] - 1) / (9 - written[0] - 2).clamp(min=1)
+        assert torch.corrcoef(torch.stack([written[0], share]))[0, 1].abs() < 4 / n**0.5
+
+
 def room(left, ahead, *, start=12, rows=1):
     full = torch.full((rows,), 1)
     return Room(start=start * full, left=left * full, ahead=ahead * full)
@@ -160,6 +174,18 @@ def test_counts_are_a_law_on_what_every_later_step_can_still_complete():
     want = torch.stack([counts.log_prob(share[:1], room(12, 3), torch.tensor([k])).exp()[0] for k in range(1, 10)])
     found = torch.bincount(drawn, minlength=10)[1:] / len(drawn)
     assert ((found - want).abs() < 4 * (want * (1 - want) / len(drawn)).sqrt()).all()
+
+
+@pytest.mark.parametrize("concentration", [2.0, 20.0])
+def test_counts_have_the_mean_and_the_variance_of_a_beta_binomial(concentration):
+    counts, here = Counts(concentration), room(12, 3)
+    share, n = torch.tensor([0.3], dtype=torch.float64), 8
+    j = torch.arange(n + 1).double()
+    chance = torch.stack([counts.log_prob(share, here, torch.tensor([k])).exp()[0] for k in range(1, n + 2)])
+    mean = float((chance * j).sum())
+    assert mean == pytest.approx(0.3 * n, rel=1e-12)
+    wide = n * 0.3 * 0.7 * (concentration + n) / (concentration + 1)
+    assert float((chance * (j - mean) ** 2).sum()) == pytest.approx(wide, rel=1e-12)
 
 
 def test_counts_begin_as_the_schedule_s_and_waste_no_step():

@@ -1,5 +1,7 @@
 """Finite differences on a table of knobs."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -40,6 +42,36 @@ def test_it_climbs_and_counts_its_answers():
     assert (last[:, 2] < first[:, 2] - 0.1).all()  # colder, where empty cells are all that counts
     again = search.run(Peaked(made.task.tokenizer.vocab), sampler, lesson, noise=Noise.of(1))
     assert again == tables
+
+
+def test_a_slope_that_is_known(monkeypatch):
+    """A reward linear in the knobs: forward differences are its coefficients, and momentum adds them up."""
+    slope = torch.tensor([[2.0, -0.3, 0.5, 0.1], [-1.0, 0.2, 0.4, -0.6]], dtype=torch.float64)
+    start = hand("adanat", 2, ranking=3.0, guidance=4.0).tensor
+    trials = []
+
+    def told(model, sampler, canvas, *, noise, policy, explore):
+        trials.append((sampler.steering.tensor, noise.uniform(torch.arange(2)).tolist()))
+        return SimpleNamespace(final=canvas.x)
+
+    def reward(samples):
+        return (slope * trials[-1][0]).sum().expand(len(samples.x))
+
+    monkeypatch.setattr("anyorder.rl.search.roll_out", told)
+    made = make_lesson(RlConfig(task=TASK))
+    lesson = Lesson(made.task, reward, made.train, made.valid)
+    search = Search(problems=3, updates=3, momentum=0.5, rate=0.5)
+    model, sampler = Peaked(made.task.tokenizer.vocab), Steered(table_of(start))
+    tables = search.run(model, sampler, lesson, noise=Noise.of(1))
+    moved = 0.5 * torch.tensor([1e-3, 0.1, 0.1, 0.1], dtype=torch.float64) * slope
+    for table, times in zip(tables, (0.0, 1.0, 2.5, 4.25)):  # speeds 1, 1.5, 1.75
+        torch.testing.assert_close(table.tensor, table_of(start + times * moved).tensor, rtol=1e-9, atol=1e-12)
+    assert len(trials) == 3 * 9 == search.rollouts(2) / 3
+    steps = trials[1][0] - trials[0][0], trials[8][0] - trials[0][0]
+    assert [float(s.abs().sum()) for s in steps] == pytest.approx([1e-2, 0.1])
+    noise = [[n for _, n in trials[at : at + 9]] for at in (0, 9, 18)]
+    assert all(n == same[0] for same in noise for n in same)  # trials of an update are compared on the same noise
+    assert noise[0][0] != noise[1][0] != noise[2][0]
 
 
 def test_knobs_stay_in_their_range():
