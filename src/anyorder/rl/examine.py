@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anyorder.core.types import take_rows
 from anyorder.data.tasks.base import Problems
 from anyorder.rl.judge import Evaluation, Point, kinds
 from anyorder.rl.make import asked
@@ -26,11 +27,13 @@ def examine(stage: Stage) -> Evaluation:
         points.append(Point(price, float(reward.mean()), error, float(taken.nfe.double().mean())))
         if price == prices[0]:
             distinct = kinds(taken.final, group=len(reward)) / len(reward)
+            first_ones = take_rows(stage.lesson.valid, torch.arange(len(reward)))
+            correct = float(stage.lesson.task.correct(first_ones, taken.final).double().mean())
     if stage.config.stop.max_gap is not None:
         practice = float(answered(stage, stage.lesson.train, prices[0])[0].mean())
     first = points[0]
     frontier = tuple(points) if len(points) > 1 else ()
-    return Evaluation(first.reward, first.stderr, distinct, first.nfe, practice, frontier)
+    return Evaluation(first.reward, first.stderr, correct, distinct, first.nfe, practice, frontier)
 
 
 def schedules(stage: Stage) -> dict[float, Table]:

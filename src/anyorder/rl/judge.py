@@ -51,6 +51,7 @@ class Evaluation:
 
     Args:
         reward, stderr: mean over problems, and its standard error.
+        correct: share of them that the task's own checker finds right, whatever the reward measures.
         distinct: share of different rows.
         practice: mean reward of as many training problems; None where nobody asked.
         frontier: one point for each price, where there are several; the figures above are those of the lowest.
@@ -58,6 +59,7 @@ class Evaluation:
 
     reward: float
     stderr: float
+    correct: float
     distinct: float
     nfe: float
     practice: float | None
