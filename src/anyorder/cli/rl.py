@@ -28,6 +28,7 @@ def rl(args: list[str]) -> None:
     found = parser.parse(with_underscores(args))
     below = RlConfig() if found.file is None else load_config(RlConfig, found.file)
     config = parse_config(RlConfig, merged(below.model_dump(), given_keys(RlConfig, vars(found))), source="rl")
+    from anyorder.core import dist
     from anyorder.core.log import read_records
     from anyorder.hub.find import model_folder
     from anyorder.hub.load import load_model
@@ -40,6 +41,8 @@ def rl(args: list[str]) -> None:
         raise ValueError(f"{found.run}: holds no masked model of ours; the steps that are learned fill masks")
     out = found.out or found.run.with_name(found.run.name + "-rl")
     place = learn(config, loaded.model, loaded.tokenizer, make_lesson(config), out, quiet=found.quiet)
+    if dist.rank() != 0:
+        return
     records = read_records(out / METRICS)
     last = [r for r in records if r["kind"] == "evaluation"][-1]
     frontier = [point | {"schedule": str(out / schedule_name(config, point["price"]))} for point in last["frontier"]]

@@ -52,6 +52,11 @@ def schedule_name(config: RlConfig, price: float) -> str:
     return SCHEDULE if price == config.prices[0] else f"schedule-p{price:.6g}.json"
 
 
+def of_all_ranks(found: Diagnostics | None, taken: Taken) -> Diagnostics | None:
+    """Figures of an update; None if no rank had anything to learn from."""
+    return (found or Diagnostics.none()).of_all_ranks() if taken.whole.rows else None
+
+
 def learn(
     config: RlConfig, model: Transformer, tokenizer: Tokenizer, lesson: Lesson, folder: Path, *, quiet: bool = False
 ) -> Path:
@@ -102,6 +107,7 @@ class Run:
         if config.lora:
             add_lora(model, config.lora, noise=self.noise.at("lora"))
         self.actor, self.model, self.policy = Actor(model.eval(), policy), model, policy
+        self.parts = {"model": model, "schedule": policy}
         self.stage = Stage(config, lesson, model, self.sampler, policy, self.noise)
         groups = [
             {"params": [p for p in model.parameters() if p.requires_grad], "lr": config.lr_model},
@@ -140,11 +146,12 @@ class Run:
             self.optimizer.zero_grad()
             if "model" in phase:
                 old = None if old_answers is None else old_answers[inner]
-                found["model"] = self._model_gradients(taken, noise.at("estimate").at(inner), old)
+                mine = self._model_gradients(taken, noise.at("estimate").at(inner), old)
                 if inner == 0 and not self._estimates:
-                    check_parity(taken.trajectory, found["model"])
+                    check_parity(taken.trajectory, mine)
+                found["model"] = of_all_ranks(mine, taken)
             if old_schedule is not None:
-                found["schedule"] = schedule_gradients(
+                mine = schedule_gradients(
                     self.policy,
                     taken.trajectory,
                     taken.advantages,
@@ -152,7 +159,8 @@ class Run:
                     config=self.config.objective,
                     whole=taken.whole,
                 )
-            norm = self._step()
+                found["schedule"] = of_all_ranks(mine, taken)
+            norm = self._step(phase) if taken.whole.rows else 0.0
         self.stopped = reason_to_stop(self.config.stop, taken.judgement, found.get("model"), None)
         self._note(iteration + 1, phase, taken, found, norm)
         return taken.judgement.reward
@@ -165,6 +173,7 @@ class Run:
             self.stopped = self.stopped or reason_to_stop(self.config.stop, None, None, found)
             record = {"iteration": done, "kind": "evaluation", "rollouts": self.rollouts, **dataclasses.asdict(found)}
             append_record(self.folder / METRICS, record)
+            last = last or self.stopped is not None
         if (done % self.config.save_every == 0 or last) and dist.rank() == 0:
             self.seconds, self._since = self.seconds + time.monotonic() - self._since, time.monotonic()
             state = {"rollouts": self.rollouts, "seconds": self.seconds, "stopped": self.stopped}
@@ -234,13 +243,11 @@ class Run:
         estimator = ESTIMATORS[self.config.likelihood]
         return estimator(self.model, answers(taken.trajectory), noise=noise.at("estimate").at(inner)).logp
 
-    def _step(self) -> float:
-        """Sum gradients over ranks, clip, step; the norm before clipping."""
-        grads = [p.grad for p in self.actor.parameters() if p.grad is not None]
-        for grad in grads if dist.world() > 1 else []:
-            grad.copy_(dist.all_sum(grad))
-        if not grads:
-            return 0.0
+    def _step(self, phase: frozenset[str]) -> float:
+        """Sum gradients over ranks, clip, step; the norm before clipping. A rank may have had nothing to add."""
+        learning = [p for name in sorted(phase) for p in self.parts[name].parameters() if p.requires_grad]
+        for p in learning if dist.world() > 1 else []:
+            p.grad = dist.all_sum(torch.zeros_like(p) if p.grad is None else p.grad)
         norm = float(nn.utils.clip_grad_norm_(self.actor.parameters(), self.config.clip))
         if not norm < float("inf"):
             raise RuntimeError(f"the gradient's norm became {norm}; lower lr_model or lr_schedule")
