@@ -13,6 +13,7 @@ from anyorder.core.types import Batch, InsertionOut, Vocab
 from anyorder.models.config import SIZES
 from anyorder.models.inserter import Inserter
 from anyorder.processes.insertion import Insertion, insertion_nll, stop_nll
+from anyorder.processes.levels import levels
 from anyorder.processes.row_mass import row_mass
 from anyorder.processes.thin import Documents, Thinned, documents, how_many, thin
 from anyorder.testing.strings import InsertionOracle, Strings
@@ -227,6 +228,39 @@ def test_packed_is_unpacked_and_a_document_does_not_see_its_neighbours() -> None
         some_batch(), **{k: getattr(some_batch(), k)[1:2] for k in ("tokens", "target", "segment", "sample_id")}
     )
     assert torch.allclose(Insertion().loss(model, row, noise=NOISE).nelbo, packed.nelbo[1:2], atol=1e-4)
+
+
+def test_documents_count_once_for_each_of_their_lengths() -> None:
+    """Or once each, as published; and the bound is the first of these, less the log of the number of orders."""
+    model = network()
+    for seed in range(4):
+        for tokens in ([1, 2, 3, 4, 5], [6], [7, 8]):
+            batch, noise = batch_of(tokens), NOISE.at(seed)
+            each, once, light = (
+                process.loss(model, batch, noise=noise)
+                for process in (
+                    Insertion(),
+                    Insertion(length_weight="document"),
+                    Insertion(length_weight="document", stop_loss_weight=0.25),
+                )
+            )
+            times = len(tokens) + 1
+            assert float(each.total.detach()) == pytest.approx(times * float(once.total.detach()), rel=1e-5)
+            orders = math.log(math.factorial(len(tokens)))
+            for made in (each, once, light):
+                assert float(made.nelbo) == pytest.approx(float(each.total.detach()) - orders, rel=1e-5, abs=1e-5)
+            stop = stop_term(model, batch, noise)
+            assert float((once.total - light.total).detach()) == pytest.approx(0.75 * stop, abs=1e-5)
+
+
+def stop_term(model: Inserter, batch: Batch, noise: Noise) -> float:
+    """The second term of one document."""
+    given = documents(batch, vocab=VOCAB)
+    level = levels(batch.sample_id, draw="antithetic", group=1, noise=noise)
+    missing = how_many(given, level, batch.sample_id, noise=noise)
+    thinned = thin(batch, given, missing, vocab=VOCAB, noise=noise, pack=True)
+    out = model.insertion(thinned.canvas, thinned.canvas.window)
+    return float(stop_nll(out, thinned).detach())
 
 
 def test_only_open_positions_have_scores_and_the_dense_view_agrees() -> None:

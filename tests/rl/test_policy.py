@@ -16,6 +16,7 @@ from anyorder.samplers.base import generate
 from anyorder.samplers.look import Look
 from anyorder.samplers.schedules import HANDS, Table, hand
 from anyorder.samplers.steered import Steered
+from anyorder.testing.laws import chi_square_p
 from anyorder.testing.oracle import RandomTable
 
 VOCAB = Vocab(size=6, mask_id=6, pad_id=7)
@@ -142,16 +143,21 @@ def test_the_gradient_of_a_schedule_in_closed_form(mean, value, slope):
 
 @pytest.mark.parametrize("counts", [None, Counts(2.0)])
 def test_every_step_explores_by_itself(counts):
-    n, policy = 500, SchedulePolicy(INSIDE, StepTable(3), std=0.5, counts=counts)
-    taken = roll_out(network(), Steered(INSIDE), blank(n), noise=NOISE, policy=policy, explore=True)
+    table = Table(((0.6, 0.8, 1.0, 0.5), (0.3, 0.5, 1.2, 1.0), (0.2, 0.1, 0.7, 2.0)))
+    n, policy = 500, SchedulePolicy(table, StepTable(3), std=0.5, counts=counts)
+    taken = roll_out(network(), Steered(table), blank(n), noise=NOISE, policy=policy, explore=True)
     first, second = ((taken.action[t] - taken.action[t].mean(0)) / taken.action[t].std(0) for t in (0, 1))
     between = (first * second).mean(0)[1 if counts else 0 :]
     assert between.abs().max() < 4 / n**0.5  # knobs of different steps
     assert (first[:, 1] * first[:, 2]).mean().abs() < 4 / n**0.5  # knobs of one step
     if counts:
-        written = [taken.fill(t).sum(-1).double() for t in (0, 1)]
-        share = (written[1] - 1) / (9 - written[0] - 2).clamp(min=1)
-        assert torch.corrcoef(torch.stack([written[0], share]))[0, 1].abs() < 4 / n**0.5
+        after_four = taken.fill(0).sum(-1) == 4  # the second count knows of the first no more than what is left
+        here = room(5, 1, start=9)
+        share = counts.share(table.tensor[1, :1], torch.zeros(1).double(), here)
+        law = torch.stack([counts.log_prob(share, here, torch.tensor([k])).exp()[0] for k in range(1, 5)])
+        seen = torch.bincount(taken.fill(1).sum(-1)[after_four] - 1, minlength=4)
+        assert chi_square_p(seen, law) > 1e-4
+        assert int(seen.sum()) > 50
 
 
 def room(left, ahead, *, start=12, rows=1):
