@@ -84,6 +84,11 @@ def every_trajectory(counts, order):
     )
 
 
+def outcome(taken):
+    """What came out, in which step, and in which place of it; in the last step all places are as good."""
+    return torch.cat([taken.final, taken.written, *taken.rank[:-1]], -1)
+
+
 GAMES = [
     ("augmented", "draw_first", "prob", False),
     ("augmented", "draw_first", "prob", True),
@@ -96,14 +101,14 @@ GAMES = [
 @pytest.mark.parametrize("counts", TABLES)
 @pytest.mark.parametrize(("kind", "order", "score", "tempered"), GAMES)
 def test_all_trajectories_sum_to_one_and_come_so_often(counts, kind, order, score, tempered):
-    """Guided, at several temperatures; against frequencies of the rows that come out and when each token came."""
+    """Guided, at several temperatures; against frequencies of rows, of when each token came, and of its place then."""
     sampler = Steered(TABLES[counts], order=order, score=score, tempered=tempered)
     every = every_trajectory(counts, order)
     chance = sum(rescored(kind, sampler, MODEL, every, t).sum(-1) for t in range(len(counts))).exp()
     assert float(chance.sum()) == pytest.approx(1.0, abs=1e-12)
     n = 6000
     taken = roll_out(MODEL, sampler, prompts(n), noise=NOISE, policy=None, explore=False)
-    cells = torch.cat([every.final * len(counts) + every.written, taken.final * len(counts) + taken.written])
+    cells = torch.cat([outcome(every), outcome(taken)])
     _, cell = torch.unique(cells, dim=0, return_inverse=True)
     law = torch.zeros(int(cell.max()) + 1, dtype=torch.float64).index_add(0, cell[: len(chance)], chance)
     seen = torch.bincount(cell[len(chance) :], minlength=len(law))

@@ -9,6 +9,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.guidance.classifier_free import ClassifierFree, guided
 from anyorder.samplers.base import generate, step_log_probs, steps
+from anyorder.samplers.look import Look
 from anyorder.samplers.presets import make_sampler
 from anyorder.samplers.schedules import HANDS, Table, hand, read_schedule, write_schedule
 from anyorder.samplers.steered import Steered, ranked
@@ -76,6 +77,20 @@ def test_kept_positions_race_as_plackett_luce_says():
     assert ((found - share).abs() < 4 * (share * (1 - share) / rows).sqrt()).all()
 
 
+@pytest.mark.parametrize("tempered", [False, True])
+def test_positions_race_by_the_model_s_own_law_or_by_the_one_tokens_are_drawn_from(tempered):
+    """Log p of the drawn token, guided, over the rank temperature; AdaNAT leaves the tokens' temperature out."""
+    model, canvas = RandomTable(5, Noise.of(4)), blank(3, 6, prompt=2)
+    drawing = Steered(Table(((0.5, 1.7, 0.6, 1.5), (0.0, 1.0, 1.0, 0.0))), tempered=tempered)
+    look = Look(model, canvas, drawing.init(canvas, vocab=VOCAB), NOISE)
+    made = drawing.decide(look, drawing.steering(look))
+    logits = guided(model, canvas, look.open, torch.full((3,), 1.5).double(), without="masked")
+    own, law = (x.log_softmax(-1).gather(-1, made.token[look.open][:, None])[:, 0] for x in (logits, logits / 0.6))
+    torch.testing.assert_close(made.weights[look.open], (law if tempered else own) / 1.7)
+    torch.testing.assert_close(made.logp[look.open], law)
+    assert bool((made.weights[~look.open] == -torch.inf).all())
+
+
 def test_choosing_first_has_a_likelihood_whose_steps_sum_to_one():
     drawing = Steered(Table(((0.5, 1.0, 0.7, 0.0), (0.0, 1.0, 1.0, 0.0))), order="choose_first")
     model, canvas = RandomTable(5, Noise.of(2)), blank(1, 2)
@@ -88,6 +103,8 @@ def test_choosing_first_has_a_likelihood_whose_steps_sum_to_one():
             after = Canvas(x, canvas.fixed, canvas.window, None, canvas.row_id)
             total += float(drawing.log_prob(model, canvas, carry, after).exp())
     assert total == pytest.approx(1.0, abs=1e-9)
+    both = Canvas(torch.zeros_like(canvas.x), canvas.fixed, canvas.window, None, canvas.row_id)
+    assert drawing.log_prob(model, canvas, carry, both).tolist() == [-torch.inf]  # this step writes one
     taken = list(steps(drawing, model, blank(3, 2), noise=NOISE))
     assert all((logp < 0).all() for logp in step_log_probs(drawing, model, blank(3, 2), taken=taken))
     with pytest.raises(ValueError, match="choose_first"):
