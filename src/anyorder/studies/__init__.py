@@ -93,6 +93,12 @@ STUDIES = {
         trains=True,
         scales=("tiny", "paper"),
     ),
+    "cogrpo": Study(
+        "model and schedule learned together from rewards, against either alone: images, countdown, sudoku",
+        "cogrpo",
+        trains=True,
+        scales=("tiny",),
+    ),
     "likelihood-variance": Study(
         "how many passes a likelihood takes: estimators of public code beside ours", "likelihood_variance"
     ),

@@ -22,14 +22,23 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 
 def over_runs(shares: Sequence[float]) -> tuple[float, float]:
-    """Where the mean over all runs there could be lies, from a few (Student's t), cut off at 0 and 1.
+    """Where the mean over all runs there could be lies, from a few, cut off at 0 and 1.
 
     Raises:
         ValueError: fewer than two runs, or more than ten.
     """
-    n = len(shares)
+    mean, half = mean_and_half(shares)
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def mean_and_half(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of a few runs, and half the width of its interval (Student's t).
+
+    Raises:
+        ValueError: as `over_runs`.
+    """
+    n = len(values)
     if not 2 <= n <= len(T) + 1:
         raise ValueError(f"{n} runs: an interval takes 2 to {len(T) + 1} of them; use `wilson` for one")
-    mean = sum(shares) / n
-    error = math.sqrt(sum((s - mean) ** 2 for s in shares) / (n - 1) / n)
-    return max(0.0, mean - T[n - 2] * error), min(1.0, mean + T[n - 2] * error)
+    mean = sum(values) / n
+    return mean, T[n - 2] * math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
