@@ -46,10 +46,15 @@ def rl(args: list[str]) -> None:
     records = read_records(out / METRICS)
     last = [r for r in records if r["kind"] == "evaluation"][-1]
     frontier = [point | {"schedule": str(out / schedule_name(config, point["price"]))} for point in last["frontier"]]
-    summary = {"model": str(place), "schedule": str(out / SCHEDULE), **last, "frontier": frontier}
+    skipped = sum(r["skipped"] for r in records if r["kind"] == "iteration")
+    groups = last["iteration"] * config.prompts
+    files = {"model": str(place), "schedule": str(out / SCHEDULE)}
+    summary = {**files, **last, "frontier": frontier, "groups": groups, "skipped": skipped}
     lines = [
         ("learned", f"{last['iteration']:,} iterations, {count(last['rollouts'])} roll-outs"),
         ("held out", _held_out(last)),
+        *([("stopped", last["stopped"])] if last["stopped"] else []),
+        *([("skipped", _skipped(skipped, groups))] if skipped else []),
         *((f"price {p['price']:.3g}", f"{_held_out(p)}, {Path(p['schedule']).name}") for p in frontier),
     ]
     text = (
@@ -60,3 +65,11 @@ def rl(args: list[str]) -> None:
 
 def _held_out(found: dict[str, Any]) -> str:
     return f"{found['reward']:.3f} ± {found['stderr']:.3f} reward, {found['nfe']:.1f} passes a row"
+
+
+def _skipped(skipped: int, groups: int) -> str:
+    """How many groups taught nothing."""
+    text = f"{skipped:,} of {groups:,} groups, whose answers all earned the same"
+    if skipped < groups:
+        return text
+    return f"{text}: nothing was learned; add a reward that tells answers apart (correct+0.5*dense), or explore more"

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validat
 MODES = ("model_only", "schedule_only", "joint", "alternate")
 
 
-class ScheduleConfig(BaseModel, frozen=True, extra="forbid"):
+class ScheduleConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The schedule the sampler begins with, and what may be learned beside it."""
 
     hand: str = "adanat"  # a name of samplers.schedules.HANDS, or a schedule's .json file
@@ -21,7 +21,7 @@ class ScheduleConfig(BaseModel, frozen=True, extra="forbid"):
     concentration: PositiveFloat = 20.0  # of these counts
 
 
-class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
+class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The settings of `samplers.steered.Steered`."""
 
     order: Literal["draw_first", "choose_first"] = "draw_first"
@@ -32,7 +32,7 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid"):
     may_finish: bool = False
 
 
-class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
+class ObjectiveConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How rewards become gradients; see rl.objective, rl.advantage."""
 
     eps_low: float = Field(0.2, ge=0.0, lt=1.0)  # how far below 1 ratios are followed
@@ -47,7 +47,7 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
     wd1: bool = False  # weights of both signs instead of ratios
 
 
-class StopConfig(BaseModel, frozen=True, extra="forbid"):
+class StopConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """When a run ends before its last iteration; None: never for this reason."""
 
     max_kl: PositiveFloat | None = None  # nats a token, of one iteration's update
@@ -57,7 +57,7 @@ class StopConfig(BaseModel, frozen=True, extra="forbid"):
     max_gap: PositiveFloat | None = None  # reward of training problems over that of held-out ones, both evaluated
 
 
-class RlConfig(BaseModel, frozen=True, extra="forbid"):
+class RlConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One run of `anyorder rl`; the model it begins with comes beside it."""
 
     seed: int = 0
@@ -78,6 +78,7 @@ class RlConfig(BaseModel, frozen=True, extra="forbid"):
     group: int = Field(12, ge=2)  # answers to each
     common_noise: bool = True  # in phases of the schedule alone a group shares the noise of its tokens
     inner: PositiveInt = 1  # updates by the same answers
+    inner_schedule: PositiveInt | None = None  # of the schedule, which need no network pass; None: as many
     iterations: PositiveInt = 320
     lr_model: PositiveFloat = 1e-4
     lr_schedule: PositiveFloat = 3e-3
@@ -85,7 +86,7 @@ class RlConfig(BaseModel, frozen=True, extra="forbid"):
     lora: int = Field(0, ge=0)  # rank of low-rank updates of the blocks' matrices; 0 trains all weights
     rows_per_pass: PositiveInt = 256  # of an update
     evaluate_every: PositiveInt = 40
-    evaluate_problems: PositiveInt = 200
+    evaluate_problems: int = Field(200, ge=2)
     save_every: PositiveInt = 20
     keep: PositiveInt = 2
     stop: StopConfig = StopConfig()

@@ -29,7 +29,7 @@ from anyorder.rl.examine import examine, schedules
 from anyorder.rl.judge import reason_to_stop
 from anyorder.rl.lora import add_lora, merged
 from anyorder.rl.make import Lesson, make_policy, make_steered
-from anyorder.rl.parts import answers, check_parity, check_vocabulary
+from anyorder.rl.parts import answers, check_lesson, check_parity
 from anyorder.rl.practice import Stage, Taken, share, take
 from anyorder.rl.update import answer_gradients, model_gradients, schedule_gradients, schedule_terms
 from anyorder.samplers.schedules import write_schedule
@@ -66,15 +66,15 @@ def learn(
 
     Raises:
         ValueError: the folder holds a run of another configuration, is in use, or its checkpoint was altered; parts
-            that do not go together; a reward that fails.
-        RuntimeError: a gradient that is not finite, or a trainer that disagrees with the sampler.
+            that do not go together; a reward that fails on right answers.
+        RuntimeError: a reward that fails later, a gradient that is not finite, or a trainer that disagrees with the
+            sampler.
     """
     dist.start()
+    run = Run(config, model, tokenizer, lesson, folder)
     with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
         if dist.rank() == 0:
             sweep_temporaries(folder)
-        run = Run(config, model, tokenizer, lesson, folder)
-        if dist.rank() == 0:
             claim_folder(folder / CONFIG, config)
         dist.barrier()
         first = run.resume()
@@ -84,8 +84,13 @@ def learn(
             for iteration in range(first, config.iterations):
                 if run.stopped is not None:
                     break
-                reward = run.iterate(iteration)
-                run.after(iteration + 1)
+                try:
+                    reward = run.iterate(iteration)
+                    run.after(iteration + 1)
+                except ValueError as error:  # nothing was wrong before the run began
+                    raise RuntimeError(
+                        f"iteration {iteration + 1}: {error}; then run the same command again"
+                    ) from error
                 progress.update(iteration + 1, reward, tokens=run.rollouts)
         return run.finish()
 
@@ -97,7 +102,7 @@ class Run:
         self, config: RlConfig, model: Transformer, tokenizer: Tokenizer, lesson: Lesson, folder: Path
     ) -> None:
         self.config, self.tokenizer, self.folder = config, tokenizer, folder
-        check_vocabulary(tokenizer, lesson)
+        check_lesson(lesson, model, tokenizer)
         share(config.prompts)
         self.noise = Noise.of(config.seed).at("rl")
         self.sampler = make_steered(config)
@@ -142,15 +147,18 @@ class Run:
                 old_answers = [self._estimate(taken, noise, inner) for inner in range(self.config.inner)]
         found: dict[str, Diagnostics | None] = {}
         norm = 0.0
-        for inner in range(self.config.inner):
+        updates = {"model": self.config.inner, "schedule": self.config.inner_schedule or self.config.inner}
+        for inner in range(max(updates[part] for part in phase)):
+            parts = frozenset(part for part in phase if inner < updates[part])
             self.optimizer.zero_grad()
-            if "model" in phase:
+            if "model" in parts:
                 old = None if old_answers is None else old_answers[inner]
                 mine = self._model_gradients(taken, noise.at("estimate").at(inner), old)
                 if inner == 0 and not self._estimates:
                     check_parity(taken.trajectory, mine)
                 found["model"] = of_all_ranks(mine, taken)
-            if old_schedule is not None:
+            if "schedule" in parts:
+                assert old_schedule is not None
                 mine = schedule_gradients(
                     self.policy,
                     taken.trajectory,
@@ -160,7 +168,7 @@ class Run:
                     whole=taken.whole,
                 )
                 found["schedule"] = of_all_ranks(mine, taken)
-            norm = self._step(phase) if taken.whole.rows else 0.0
+            norm = self._step(parts) if taken.whole.rows else 0.0
         self.stopped = reason_to_stop(self.config.stop, taken.judgement, found.get("model"), None)
         self._note(iteration + 1, phase, taken, found, norm)
         return taken.judgement.reward
@@ -172,7 +180,7 @@ class Run:
             found = examine(self.stage)
             self.stopped = self.stopped or reason_to_stop(self.config.stop, None, None, found)
             record = {"iteration": done, "kind": "evaluation", "rollouts": self.rollouts, **dataclasses.asdict(found)}
-            append_record(self.folder / METRICS, record)
+            append_record(self.folder / METRICS, record | {"stopped": self.stopped})
             last = last or self.stopped is not None
         if (done % self.config.save_every == 0 or last) and dist.rank() == 0:
             self.seconds, self._since = self.seconds + time.monotonic() - self._since, time.monotonic()

@@ -8,16 +8,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from anyorder.core.config import nearest
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas, take_rows
-from anyorder.data.tasks import Task, make_task
+from anyorder.data.tasks import TASKS, Task, make_task
 from anyorder.data.tasks.base import PracticeTask, Problems, ValidatedTask
 from anyorder.models.transformer import Transformer
 from anyorder.rl.bodies import Adaptive, Figures, StepTable
 from anyorder.rl.config import RlConfig, ScheduleConfig
 from anyorder.rl.counts import Counts
 from anyorder.rl.estimators import ESTIMATORS
-from anyorder.rl.likelihood import check_likelihood
+from anyorder.rl.likelihood import LIKELIHOODS, check_likelihood
 from anyorder.rl.policy import Body, SchedulePolicy
 from anyorder.rl.rewards import Reward, Weighted, make_reward
 from anyorder.samplers.schedules import Table, hand, read_schedule
@@ -52,7 +53,8 @@ def make_lesson(config: RlConfig) -> Lesson:
     """
     task, noise = make_task(config.task), Noise.of(config.seed).at("task")
     if not isinstance(task, PracticeTask):
-        raise ValueError(f"task={config.task!r}: has no problems to learn from; use one with `train_problems`")
+        able = ", ".join(sorted(name for name, made in TASKS.items() if isinstance(made(), PracticeTask)))
+        raise ValueError(f"task={config.task!r}: has no problems to learn from; tasks that have some: {able}")
     reward = make_reward(config.reward, task=task)
     if config.reward_scale and not isinstance(reward, Weighted):
         raise ValueError(f"reward_scale=true: reward={config.reward!r} is no sum of terms that could be scaled apart")
@@ -71,8 +73,11 @@ def make_steered(config: RlConfig) -> Steered:
     """The sampler under the schedule made by hand.
 
     Raises:
-        ValueError: a likelihood that its steps do not have.
+        ValueError: an unknown likelihood, or one that its steps do not have.
     """
+    known = (*LIKELIHOODS, *ESTIMATORS)
+    if config.likelihood not in known:
+        raise ValueError(f"likelihood={config.likelihood!r}: unknown; {nearest(config.likelihood, known)}")
     sampler = Steered(make_table(config.schedule), **config.sampler.model_dump())
     if config.likelihood not in ESTIMATORS:
         check_likelihood(config.likelihood, sampler)

@@ -5,8 +5,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from anyorder.core.noise import Noise
+from anyorder.core.types import take_rows
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.likelihood.bound import Rows
+from anyorder.models.transformer import Transformer
 from anyorder.rl.advantage import Advantages, group_advantages, wd1_weights
 from anyorder.rl.config import RlConfig
 from anyorder.rl.diagnostics import Diagnostics
@@ -105,10 +107,23 @@ def mean_table(turned: Float[Tensor, "T 5 B"]) -> Table:
     return Table(tuple((min(max(r, 0.0), 1.0), m, s, w) for r, m, s, w in means.tolist()))
 
 
-def check_vocabulary(tokenizer: Tokenizer, lesson: Lesson) -> None:
-    """Raises ValueError if the model was trained with another vocabulary than the task's."""
+def check_lesson(lesson: Lesson, model: Transformer, tokenizer: Tokenizer) -> None:
+    """Refuse what cannot be learned from, before anything is written.
+
+    Raises:
+        ValueError: a model of another vocabulary, or of shorter rows, than the task's; a reward that fails on right
+            answers to two problems.
+    """
     if tokenizer.hash != lesson.task.tokenizer.hash:
         raise ValueError(
             "the model's tokenizer is not the task's, so it cannot hold the prompts; train one on the task first: "
             "anyorder train --task TASK"
         )
+    longest = model.config.max_length
+    if longest < lesson.task.length:
+        raise ValueError(
+            f"the model's rows have at most {longest} tokens, the task's {lesson.task.length}, so it cannot hold the "
+            "prompts; train one on the task first: anyorder train --task TASK"
+        )
+    right = take_rows(lesson.valid, torch.arange(min(2, len(lesson.valid.x0))))
+    lesson.reward(Samples.of(right.x0, right, task=lesson.task))

@@ -111,7 +111,10 @@ def read_schedule(path: Path) -> Steered:
             raise KeyError
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: holds no schedule; it must have the knobs {', '.join(KNOBS)} of each step") from None
-    return Steered(Table(tuple(steps)), **held["sampler"])  # type: ignore[arg-type]
+    try:
+        return Steered(Table(tuple(steps)), **held["sampler"])  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 Hand = Callable[[int, int], tuple[float, float, float, float]]  # step, number of steps -> knobs
