@@ -25,7 +25,12 @@ torch.set_num_threads(1)
 SMALL = {**killed_runs.CONFIG, "prompts": 3, "iterations": 3, "evaluate_every": 2, "save_every": 2}
 SCENARIOS = {
     "recorded steps": {"mode": "joint", "likelihood": "augmented", "objective": {"beta": 0.05, "normaliser": "dapo"}},
-    "finished answers": {"mode": "model_only", "likelihood": "elbo", "objective": {"beta": 0.05}, "group": 3},
+    "finished answers": {
+        "mode": "model_only",
+        "likelihood": "elbo",
+        "objective": {"beta": 0.05, "normaliser": "dr_grpo"},
+        "group": 3,
+    },
     "prices": {"mode": "joint", "step_price_max": 0.5, "evaluate_prices": 2, "sampler": {"may_finish": True}},
 }
 
