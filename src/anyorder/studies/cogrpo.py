@@ -43,36 +43,43 @@ class Plan:
 
 EVERY: Final = (*ARMS, SEARCH)
 TEXT: Final = ("model", "schedule", "joint")
-LEARNING: Final[dict[str, Any]] = {"evaluate_every": 40, "save_every": 40, "lr_model": 2e-4, "lr_schedule": 3e-3}
+LEARNING: Final[dict[str, Any]] = {
+    "iterations": 160,
+    "evaluate_every": 40,
+    "save_every": 20,
+    "lr_model": 5e-4,
+    "lr_schedule": 5e-3,
+    "inner_schedule": 4,
+}
 TINY: Final = Plan(
     (
         (
             Topic(
                 name="scenes",
-                task="scenes",
-                practice="scenes:tasks=single+two+counting+colors",
+                task="scenes:num_valid=240",
+                practice="scenes:tasks=single+two+counting+colors,num_valid=240",
                 model=ModelConfig(num_layers=3, num_heads=4, d_model=64, d_ff=192, max_length=64, local=True),
                 steps=1500,
                 rows=128,
                 lr=3e-3,
                 num_steps=4,
                 arms=EVERY,
-                learning=LEARNING | {"reward": "correct+dense", "iterations": 240},
+                learning=LEARNING | {"reward": "correct+dense", "evaluate_problems": 240},
             ),
-            Exam(problems=600, steps=(2, 4, 8, 12, 16, 24, 36), fewer=240, prompts=24, answers=12, hands=tuple(HANDS)),
+            Exam(problems=600, steps=(2, 4, 8, 12, 16, 24, 36), fewer=180, prompts=24, answers=12, hands=tuple(HANDS)),
         ),
         (
             Topic(
                 name="countdown",
-                task="countdown:largest=9",
-                practice="countdown:largest=9",
+                task="countdown:largest=9,num_valid=200",
+                practice="countdown:largest=9,num_valid=200",
                 model=ModelConfig(num_layers=3, num_heads=4, d_model=64, d_ff=192, max_length=64, local=True),
                 steps=1500,
                 rows=128,
                 lr=3e-3,
                 num_steps=4,
                 arms=TEXT,
-                learning=LEARNING | {"reward": "correct+0.2*format", "iterations": 160},
+                learning=LEARNING | {"reward": "correct+0.2*format", "iterations": 100},
             ),
             Exam(problems=500, steps=(2, 4, 8), fewer=240, prompts=24, answers=12),
         ),
@@ -87,7 +94,7 @@ TINY: Final = Plan(
                 lr=3e-3,
                 num_steps=2,
                 arms=TEXT,
-                learning=LEARNING | {"reward": "correct", "iterations": 160},
+                learning=LEARNING | {"reward": "correct", "iterations": 100},
             ),
             Exam(problems=88, steps=(2, 4, 10), fewer=88, prompts=24, answers=12),
         ),
