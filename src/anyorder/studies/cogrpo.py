@@ -48,8 +48,7 @@ LEARNING: Final[dict[str, Any]] = {
     "evaluate_every": 40,
     "save_every": 20,
     "lr_model": 5e-4,
-    "lr_schedule": 5e-3,
-    "inner_schedule": 4,
+    "lr_schedule": 3e-3,
 }
 TINY: Final = Plan(
     (

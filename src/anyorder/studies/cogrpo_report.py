@@ -26,7 +26,6 @@ NAMES: Final = {
     "joint": "Co-GRPO, joint",
     "alternating": "Co-GRPO, alternating",
     "joint-fill": "Co-GRPO, joint, likelihood `fill`",
-    "joint-kl": "Co-GRPO, joint, held to the base by KL",
 }
 PILOT: Final = {BASE: 0.058, "model": 0.222, "schedule": 0.320, "joint": 0.528, "alternating": 0.527}  # one seed
 PILOT_COUNTING: Final = 0.08

@@ -28,7 +28,6 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
     "joint": {"mode": "joint"},
     "alternating": {"mode": "alternate"},
     "joint-fill": {"mode": "joint", "likelihood": "fill"},
-    "joint-kl": {"mode": "joint", "objective": {"beta": 0.01}},
 }
 
 
