@@ -273,3 +273,12 @@ def test_more_updates_of_the_schedule_leave_the_model_s_alone(tmp_path):
     assert all(torch.equal(once[name], thrice[name]) for name in once if name.startswith("model."))
     far = [sum(float(w.abs().sum()) for name, w in each.items() if name.startswith("policy.")) for each in moved]
     assert far[1] > 1.5 * far[0] > 0
+
+
+def test_a_run_goes_on_from_the_model_it_began_with_only(tmp_path):
+    run(tmp_path, settings(iterations=2))
+    other = network(lesson().task)
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    with pytest.raises(ValueError, match="began with another model"):
+        run(tmp_path, settings(iterations=2), model=other)

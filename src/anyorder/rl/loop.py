@@ -29,7 +29,7 @@ from anyorder.rl.examine import examine, schedules
 from anyorder.rl.judge import reason_to_stop
 from anyorder.rl.lora import add_lora, merged
 from anyorder.rl.make import Lesson, make_policy, make_steered
-from anyorder.rl.parts import answers, check_lesson, check_parity
+from anyorder.rl.parts import answers, check_lesson, check_parity, digest
 from anyorder.rl.practice import Stage, Taken, share, take
 from anyorder.rl.update import answer_gradients, model_gradients, schedule_gradients, schedule_terms
 from anyorder.samplers.schedules import write_schedule
@@ -111,6 +111,7 @@ class Run:
         model.requires_grad_(True)  # a loaded one is frozen
         if config.lora:
             add_lora(model, config.lora, noise=self.noise.at("lora"))
+        self.start = digest(model)
         self.actor, self.model, self.policy = Actor(model.eval(), policy), model, policy
         self.parts = {"model": model, "schedule": policy}
         self.stage = Stage(config, lesson, model, self.sampler, policy, self.noise)
@@ -123,12 +124,18 @@ class Run:
         self.stopped: str | None = None
 
     def resume(self) -> int:
-        """The iteration to go on from; records written after it are dropped, so that none appears twice."""
+        """The iteration to go on from; records written after it are dropped, so that none appears twice.
+
+        Raises:
+            ValueError: the run began with another model, or its checkpoint was altered.
+        """
         saved, iteration = checkpoints(self.folder), 0
         if saved:
             state = load_checkpoint(saved[-1], model=self.actor, optimizer=self.optimizer, ema=None)
             iteration, self.rollouts, self.seconds = state["step"], state["rollouts"], state["seconds"]
             self.stopped = state["stopped"]
+            if state["start"] != self.start:
+                raise ValueError(f"{self.folder}: began with another model; name that RUN, or use another --out")
         if dist.rank() == 0:
             keep_records(self.folder / METRICS, lambda record: record["iteration"] <= iteration)
         self._since = time.monotonic()
@@ -184,7 +191,7 @@ class Run:
             last = last or self.stopped is not None
         if (done % self.config.save_every == 0 or last) and dist.rank() == 0:
             self.seconds, self._since = self.seconds + time.monotonic() - self._since, time.monotonic()
-            state = {"rollouts": self.rollouts, "seconds": self.seconds, "stopped": self.stopped}
+            state = {"rollouts": self.rollouts, "seconds": self.seconds, "stopped": self.stopped, "start": self.start}
             save_checkpoint(
                 self.folder,
                 step=done,

@@ -1,8 +1,10 @@
 """Small pure functions of the loop: which problems, which advantages, which answers, and whether the sums agree."""
 
+import hashlib
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from anyorder.core.noise import Noise
 from anyorder.core.types import take_rows
@@ -127,3 +129,12 @@ def check_lesson(lesson: Lesson, model: Transformer, tokenizer: Tokenizer) -> No
         )
     right = take_rows(lesson.valid, torch.arange(min(2, len(lesson.valid.x0))))
     lesson.reward(Samples.of(right.x0, right, task=lesson.task))
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of a model's weights and their names."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
