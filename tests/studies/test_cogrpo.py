@@ -10,6 +10,7 @@ import torch
 from anyorder.cli.main import main
 from anyorder.core.noise import Noise
 from anyorder.data.tasks import make_task
+from anyorder.rl.config import ObjectiveConfig
 from anyorder.rl.search import Search
 from anyorder.samplers.schedules import hand
 from anyorder.samplers.steered import Steered
@@ -116,7 +117,8 @@ def test_the_search_gets_as_many_answers_as_an_arm():
 def test_every_arm_learns_from_as_many_answers_and_differs_in_what_it_learns_only():
     for topic, _ in (*TINY.topics, *QUICK.topics):
         plain = [topic.learned(arm, 1) for arm in topic.arms]
-        alike = [c.model_copy(update={"mode": "joint", "likelihood": "fill"}) for c in plain]
+        same = {"mode": "joint", "likelihood": "fill", "objective": ObjectiveConfig()}
+        alike = [c.model_copy(update=same) for c in plain]
         assert len(set(map(str, alike))) == 1
         assert {c.seed for c in plain} == {1}
 

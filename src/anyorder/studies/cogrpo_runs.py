@@ -22,12 +22,13 @@ from anyorder.train.config import BatchConfig, EvalConfig, OptimConfig, RunConfi
 BASE: Final = "base"
 SEARCH: Final = "search"
 EXACT: Final = "augmented"  # the likelihood of every arm that does not name another
+HELD: Final = {"beta_schedule": 0.01}  # the schedule to the one made by hand; free ones freeze, or boil
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "model": {"mode": "model_only"},
-    "schedule": {"mode": "schedule_only"},
-    "joint": {"mode": "joint"},
-    "alternating": {"mode": "alternate"},
-    "joint-fill": {"mode": "joint", "likelihood": "fill"},
+    "schedule": {"mode": "schedule_only", "objective": HELD},
+    "joint": {"mode": "joint", "objective": HELD},
+    "alternating": {"mode": "alternate", "objective": HELD},
+    "joint-fill": {"mode": "joint", "objective": HELD, "likelihood": "fill"},
 }
 
 
