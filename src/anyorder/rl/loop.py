@@ -134,7 +134,7 @@ class Run:
             state = load_checkpoint(saved[-1], model=self.actor, optimizer=self.optimizer, ema=None)
             iteration, self.rollouts, self.seconds = state["step"], state["rollouts"], state["seconds"]
             self.stopped = state["stopped"]
-            if state["start"] != self.start:
+            if state.get("start", self.start) != self.start:
                 raise ValueError(f"{self.folder}: began with another model; name that RUN, or use another --out")
         if dist.rank() == 0:
             keep_records(self.folder / METRICS, lambda record: record["iteration"] <= iteration)
