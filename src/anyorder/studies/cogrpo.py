@@ -118,7 +118,7 @@ QUICK: Final = Plan(
         )
         for name, task, arms in (
             ("scenes", "scenes:grid=6,num_train=60,num_valid=12,num_test=24", EVERY),
-            ("sudoku", "sudoku", TEXT),
+            ("countdown", "countdown:largest=9,num_train=60,num_valid=12,num_test=24", TEXT),
         )
     ),
     seeds=2,

@@ -162,7 +162,7 @@ def diversity(who: Subject, table: Table, exam: Exam) -> tuple[float, float]:
     chosen, x = who.write(table, exam.prompts, each=exam.answers)
     groups = x.view(-1, exam.answers, x.shape[-1])
     alike = sum(len(torch.unique(group, dim=0)) for group in groups) / (groups.shape[0] * exam.answers)
-    counts = torch.nn.functional.one_hot(groups, who.task.tokenizer.vocab.size + 1).sum(1).double() / exam.answers
+    counts = torch.nn.functional.one_hot(groups).sum(1).double() / exam.answers
     bits = -torch.special.xlogy(counts, counts).sum(-1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
     free = ~chosen.canvas.fixed[:: exam.answers]
     return alike, float(bits[free].mean())
