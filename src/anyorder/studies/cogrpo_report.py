@@ -27,6 +27,15 @@ NAMES: Final = {
     "alternating": "Co-GRPO, alternating",
     "joint-fill": "Co-GRPO, joint, likelihood `fill`",
 }
+SHORT: Final = {
+    BASE: "base, by hand",
+    SEARCH: "searched",
+    "model": "model alone",
+    "schedule": "schedule alone",
+    "joint": "joint",
+    "alternating": "alternating",
+    "joint-fill": "joint, `fill`",
+}
 PILOT: Final = {BASE: 0.058, "model": 0.222, "schedule": 0.320, "joint": 0.528, "alternating": 0.527}  # one seed
 PILOT_COUNTING: Final = 0.08
 
@@ -146,40 +155,41 @@ def pictures(found: Sequence[Measured], curves: Sequence[Curve]) -> str:
     topic = found[0].topic
     arms = arms_of(found, topic)
 
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values)
+    def line(arm: str, points: list[tuple[float, float]]) -> Line:
+        return Line(SHORT[arm], points, colour=list(NAMES).index(arm))
 
     learned = [c for c in curves if c.topic == topic]
     lines = [
-        Line(
-            NAMES[arm],
-            [
-                (points[0][0] / 1000, mean([reward for _, reward in points]))
-                for points in zip(*(c.points for c in learned if c.arm == arm))
-            ],
-        )
-        for arm in dict.fromkeys(c.arm for c in learned)
+        line(arm, _mean_points([c for c in learned if c.arm == arm])) for arm in dict.fromkeys(c.arm for c in learned)
     ]
     what = f"{topic}: held-out problems while learning"
     plots = [Plot(lines, what, "thousand roll-outs", "right", log_x=False, legend=True)]
-    by_steps = [
-        Line(
-            NAMES[arm], [(float(t), mean([m.by_steps[t] for m in of(found, topic, arm)])) for t in sorted(own.by_steps)]
-        )
-        for arm in arms
-        if (own := of(found, topic, arm)[0]).by_steps
-    ]
-    if by_steps:
-        plots.append(Plot(by_steps, f"{topic}: right by number of steps", "steps", "right", legend=True))
+    if of(found, topic, BASE)[0].by_steps:
+        lines = [
+            line(arm, [(float(t), _mean([m.by_steps[t] for m in own])) for t in sorted(own[0].by_steps)])
+            for arm in arms
+            if (own := of(found, topic, arm))
+        ]
+        plots.append(Plot(lines, f"{topic}: right by number of steps", "steps", "right", legend=True))
     for i, name in enumerate(KNOBS):
         lines = [
-            Line(NAMES[a], [(t + 1.0, v) for t, v in enumerate(knob_of(found, topic, a, i))])
-            for a in arms
-            if a != "model"  # whose schedule stays the one made by hand
+            line(arm, [(t + 1.0, v) for t, v in enumerate(knob_of(found, topic, arm, i))])
+            for arm in arms
+            if arm != "model"  # whose schedule stays the one made by hand
         ]
         what = f"{topic}: {name.replace('_', ' ')}, by hand and learned"
         plots.append(Plot(lines, what, "step", name.replace("_", " "), log_x=False, legend=True))
     return line_plots(plots)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _mean_points(curves: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Thousands of roll-outs, and the mean over seeds."""
+    together = zip(*(c.points for c in curves))
+    return [(points[0][0] / 1000, _mean([right for _, right in points])) for points in together]
 
 
 def checks(found: Sequence[Measured]) -> list[Check]:

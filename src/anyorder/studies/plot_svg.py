@@ -9,7 +9,7 @@ WIDTH, HEIGHT = 760.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 170.0, 48.0, 56.0
 SPACE = 16.0  # between labels
 ACROSS, UP = 12, 6  # most values of linear axes
-COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d")
+COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#64748b", "#65a30d", "#0284c7")
 STYLE = """
 text { font-family: system-ui, sans-serif; font-size: 13px; fill: #1f1e1b; }
 .title { font-weight: bold; font-size: 15px; }
@@ -23,12 +23,14 @@ path { fill: none; stroke-width: 2; }
 class Line:
     """A line through points (x, y), x > 0 on a logarithmic axis, and its name, which may be empty.
 
-    A dashed one has no dots and the colour of the line before it.
+    A dashed one has no dots and the colour of the line before it. Others have the next colour, or one by number, which
+    tells a thing from others in several frames.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     dashed: bool = False
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _frame(plot: Plot) -> str:
     ]
     paths, colours, colour = [[place(*p) for p in line.points] for line in plot.lines], [], -1
     for line, path in zip(plot.lines, paths):
-        colour += not line.dashed
+        colour = colour + (not line.dashed) if line.colour is None else line.colour
         colours.append(COLOURS[colour % len(COLOURS)])
         body += _line(line, path, colour=colours[-1])
     return "\n".join(body + (_legend(plot.lines, colours) if plot.legend else _names(plot.lines, paths)))
