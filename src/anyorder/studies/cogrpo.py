@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from anyorder.core.config import nearest
 from anyorder.core.files import write_atomic
+from anyorder.data.tasks import make_task
 from anyorder.data.tasks.scenes import Scenes
 from anyorder.models.config import ModelConfig
 from anyorder.rl.loop import MODEL, SCHEDULE
@@ -204,8 +205,10 @@ def examining(topic: Topic, exam: Exam, arm: str, seed: int, out: Path) -> Job:
 
 def draw(topic: Topic, arm: str, seed: int, out: Path) -> None:
     """A sheet of the first images of a seed's test problems, right ones in green frames."""
+    task = make_task(topic.task)
+    if not isinstance(task, Scenes):
+        return
     who = subject(topic.task, *made(topic, arm, seed, out), seed=seed)
-    if isinstance(who.task, Scenes):
-        assert isinstance(who.sampler.steering, Table)
-        chosen, x = who.write(who.sampler.steering, IMAGES)
-        write_atomic(out / f"{topic.name}-{arm}.png", who.task.png(x, right=who.task.correct(chosen, x)))
+    assert isinstance(who.sampler.steering, Table)
+    chosen, x = who.write(who.sampler.steering, IMAGES)
+    write_atomic(out / f"{topic.name}-{arm}.png", task.png(x, right=task.correct(chosen, x)))
