@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from anyorder.core.log import read_records
 from anyorder.core.noise import Noise
 from anyorder.data.tasks import make_task
+from anyorder.data.tasks.scenes import Scenes
 from anyorder.models import ModelConfig, Transformer
 from anyorder.rl.advantage import group_advantages
 from anyorder.rl.config import ObjectiveConfig, RlConfig
@@ -282,3 +283,11 @@ def test_a_run_goes_on_from_the_model_it_began_with_only(tmp_path):
         next(other.parameters()).add_(1e-3)
     with pytest.raises(ValueError, match="began with another model"):
         run(tmp_path, settings(iterations=2), model=other)
+
+
+def test_evaluations_count_right_answers_whatever_is_rewarded(tmp_path, monkeypatch):
+    monkeypatch.setattr(Scenes, "correct", lambda self, problems, x: torch.arange(len(x)) % 3 == 0)
+    _, records = run(tmp_path, settings(iterations=1))
+    found = [r for r in records if r["kind"] == "evaluation"][-1]
+    assert found["correct"] == pytest.approx(1 / 3)
+    assert found["reward"] != found["correct"]
