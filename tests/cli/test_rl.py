@@ -112,6 +112,8 @@ def test_a_run_with_prices_says_what_each_buys(folder, capsys):
         (["--out", "RUN-rl", "--mode", "joint"], "another mode"),
         (["--step_price_max", "0.5"], "--sampler.may_finish true"),
         (["--reward_scale", "true"], "is no sum"),
+        (["--schedule.explore", "ratio"], "likelihood='fill' is not; use augmented, or position_first"),
+        (["--schedule.explore", "some"], "schedule.explore"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(folder, capsys, rewards, given, said):

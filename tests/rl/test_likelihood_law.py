@@ -1,5 +1,6 @@
 """Exact likelihoods are laws: over all that can happen in a small game they sum to one, and generations follow them."""
 
+import dataclasses
 import itertools
 from functools import cache
 
@@ -8,9 +9,14 @@ import torch
 
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
-from anyorder.rl.likelihood import rescored
+from anyorder.rl.advantage import Advantages
+from anyorder.rl.bodies import StepTable
+from anyorder.rl.config import ObjectiveConfig
+from anyorder.rl.likelihood import counted, rescored
+from anyorder.rl.policy import SchedulePolicy
 from anyorder.rl.rollout import roll_out
 from anyorder.rl.trajectory import NEVER, Trajectory
+from anyorder.rl.update import model_gradients
 from anyorder.samplers.schedules import Table
 from anyorder.samplers.steered import Steered
 from anyorder.testing.laws import chi_square_p
@@ -132,3 +138,46 @@ def test_orders_of_one_set_add_up_to_the_set_s_own_likelihood():
         assert float(once.sum().log()) == pytest.approx(
             float(sampler.log_prob(MODEL, canvas, carry, written)), abs=1e-12
         )
+
+
+@pytest.mark.parametrize(("kind", "order", "score", "tempered"), GAMES)
+def test_the_gradient_of_knobs_through_the_likelihood_is_that_of_the_expected_reward(kind, order, score, tempered):
+    """Every trajectory by its chance, against central differences; the ratio, which decides the counts, gets none."""
+    counts = (1, 2, 1)
+    sampler = Steered(TABLES[counts], order=order, score=score, tempered=tempered)
+    every = every_trajectory(counts, order)
+    policy = SchedulePolicy(TABLES[counts], StepTable(3), explore="ratio").double()
+    reward = NOISE.at("reward").uniform(torch.arange(len(every.final)))
+
+    def logp(added):
+        with torch.no_grad():
+            policy.body.added.copy_(added)
+            steps = [torch.full_like(every.row_id, t) for t in range(3)]
+            setting = torch.stack([policy.again(every.setting[t], every.feature[t], steps[t]) for t in range(3)])
+            under = dataclasses.replace(every, setting=setting)
+            return torch.stack([rescored(kind, sampler, MODEL, under, t) for t in range(3)])
+
+    at, width = 0.3 * NOISE.at("added").normal(torch.arange(12)).view(3, 4).double(), 1e-5
+    want = torch.zeros(12, dtype=torch.float64)
+    for i in range(12):
+        step = torch.zeros(12, dtype=torch.float64).index_fill(0, torch.tensor([i]), width).view(3, 4)
+        up, down = (float((logp(at + s).sum((0, 2)).exp() * reward).sum()) for s in (step, -step))
+        want[i] = (up - down) / (2 * width)
+    drew = logp(at)
+    tokens = sum(int(counted(kind, every, t).sum()) for t in range(3))
+    taken = dataclasses.replace(every, logp=drew)  # order_logp is 0 there: nothing but their sum is read
+    weight = drew.sum((0, 2)).exp() * reward * tokens  # which the normaliser divides by
+    model_gradients(
+        MODEL,
+        sampler,
+        taken,
+        Advantages(weight, torch.tensor([True])),
+        kind=kind,
+        config=ObjectiveConfig(normaliser="dapo"),
+        rows_per_pass=len(weight),
+        policy=policy,
+    )
+    found = -policy.body.added.grad
+    torch.testing.assert_close(found.flatten(), want, rtol=1e-6, atol=1e-9)
+    assert found[:, 0].abs().max() == 0
+    assert found[:, 1:].abs().max() > 1e-3

@@ -212,5 +212,7 @@ def test_counts_begin_as_the_schedule_s_and_waste_no_step():
 def test_what_cannot_explore_is_refused():
     with pytest.raises(ValueError, match=r"policy\.std"):
         SchedulePolicy(INSIDE, StepTable(3), std=0.0)
+    with pytest.raises(ValueError, match=r"policy\.explore='some': must be one of all, ratio"):
+        SchedulePolicy(INSIDE, StepTable(3), explore="some")
     with pytest.raises(ValueError, match="concentration"):
         Counts(0.0)

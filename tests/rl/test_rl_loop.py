@@ -17,7 +17,7 @@ from anyorder.rl.diagnostics import Diagnostics
 from anyorder.rl.loop import METRICS, Run, learn
 from anyorder.rl.lora import add_lora, merged
 from anyorder.rl.make import Lesson, asked, make_lesson, make_policy, make_steered
-from anyorder.rl.parts import check_parity, numbers
+from anyorder.rl.parts import check_parity, numbers, shared
 from anyorder.rl.rollout import roll_out
 from anyorder.rl.update import model_gradients
 from anyorder.samplers.presets import make_sampler
@@ -89,13 +89,49 @@ def test_reward_rises_and_what_was_learned_can_be_used(tmp_path):
     ("mode", "moved"),
     [("model_only", {"model"}), ("schedule_only", {"policy"}), ("joint", {"model", "policy"})],
 )
-def test_each_mode_moves_what_it_names(tmp_path, mode, moved):
+@pytest.mark.parametrize("explore", ["all", "ratio"])
+def test_each_mode_moves_what_it_names(tmp_path, mode, moved, explore):
     before = network(make_task(TASK)).state_dict()
-    run(tmp_path, settings(mode=mode, iterations=2))
+    schedule = SMALL["schedule"] | {"explore": explore}
+    model, _ = run(tmp_path, settings(mode=mode, iterations=2, schedule=schedule, likelihood="augmented"))
+    assert all(p.requires_grad for p in model.parameters())
     after = weights(tmp_path)
     same = all(torch.equal(after[f"model.{name}"], value) for name, value in before.items() if f"model.{name}" in after)
     assert same == ("model" not in moved)
     assert bool((after["policy.body.added"] == 0).all()) == ("policy" not in moved)
+
+
+def test_the_ratio_alone_is_explored_and_the_other_knobs_learn_as_well(tmp_path):
+    config = settings(schedule=SMALL["schedule"] | {"explore": "ratio"}, likelihood="augmented", iterations=3)
+    _, _, taken = taken_by(config)
+    assert taken.action[:, :, 1:].abs().max() == 0  # as the policy's mean at the beginning
+    assert taken.action[:, :, 0].std() > 0.1
+    run(tmp_path, config)
+    assert (weights(tmp_path)["policy.body.added"][:2, :3].abs() > 1e-3).all()
+
+
+def test_equal_answers_share_what_one_is_worth(tmp_path):
+    rows = torch.tensor([[1, 2], [1, 2], [1, 3], [1, 2], [1, 2], [4, 4], [4, 5], [4, 5]])
+    value = torch.tensor([6.0, 6.0, 5.0, 6.0, 3.0, 2.0, -1.0, -1.0]).double()
+    want = torch.tensor([2.0, 2.0, 5.0, 2.0, 3.0, 2.0, -1.0, -1.0]).double()
+    assert torch.equal(shared(value, rows, group=4), want)
+    ones = {"reward": lambda samples: torch.ones(len(samples.x)).double()}
+    at_once = {"iterations": 1, "mode": "model_only", "schedule": {"num_steps": 1}, "group": 24}
+    for name, is_shared in (("apart", False), ("shared", True)):
+        run(tmp_path / name, settings(reward_shared=is_shared, **at_once), model=sure(), **ones)
+    apart, together = (read_records(tmp_path / name / METRICS)[0] for name in ("apart", "shared"))
+    assert apart["distinct"] < 1.0
+    assert (apart["reward"], apart["skipped"]) == (1.0, 3)
+    assert together["reward"] == 1.0  # what is reported is what was earned
+    assert together["skipped"] < 3
+
+
+def sure():
+    """A model that often writes the same."""
+    model = network(make_task(TASK))
+    with torch.no_grad():
+        model.head.weight.mul_(20.0)
+    return model
 
 
 def test_phases_alternate():
@@ -103,9 +139,10 @@ def test_phases_alternate():
     assert ["+".join(config.phase(i)) for i in range(6)] == ["model", "model", "schedule"] * 2
 
 
-@pytest.mark.parametrize("mode", ["joint", "alternate"])
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, mode):
-    config = settings(mode=mode, model_iterations=2, schedule_iterations=2)
+@pytest.mark.parametrize(("mode", "explore"), [("joint", "all"), ("alternate", "all"), ("alternate", "ratio")])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, mode, explore):
+    schedule = SMALL["schedule"] | {"explore": explore}
+    config = settings(mode=mode, model_iterations=2, schedule_iterations=2, schedule=schedule, likelihood="augmented")
     run(tmp_path / "whole", config)
     after = Run.after
 

@@ -17,6 +17,7 @@ class ScheduleConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
     body: Literal["table", "figures", "adaptive"] = "figures"  # what a policy sees: the step, canvas figures, states
     width: PositiveInt = 64  # of "figures"
     std: PositiveFloat = 0.3  # of exploration, before squashing
+    explore: Literal["all", "ratio"] = "all"  # "ratio": temperatures and guidance learn through the exact likelihood
     counts: bool = False  # draw how many tokens a step writes (rl.counts) instead of the share that stays masked
     concentration: PositiveFloat = 20.0  # of these counts
 
@@ -64,6 +65,7 @@ class RlConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     task: str = "scenes"  # whose training problems are answered, and held-out ones evaluated
     reward: str = "correct"  # rl.rewards: a name, an import path, or a sum of these
     reward_scale: bool = False  # of a sum, bring each term to mean 0 and deviation 1 within groups (GDPO)
+    reward_shared: bool = False  # equal answers of a group share what one of them is worth
     step_price: float = Field(0.0, ge=0.0)  # taken off the reward for each network pass, over the number of steps
     step_price_max: PositiveFloat | None = None  # a group's price is drawn between both, and the policy sees it
     evaluate_prices: int = Field(5, ge=2)  # prices between both that are evaluated, each with a schedule of its own

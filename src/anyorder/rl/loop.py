@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,19 @@ class Actor(nn.Module):
 def schedule_name(config: RlConfig, price: float) -> str:
     """The file of the mean schedule at a price: schedule.json for the lowest, schedule-p0.25.json for others."""
     return SCHEDULE if price == config.prices[0] else f"schedule-p{price:.6g}.json"
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Nothing of the model learns meanwhile."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for p in learning:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in learning:
+            p.requires_grad_(True)
 
 
 def of_all_ranks(found: Diagnostics | None, taken: Taken) -> Diagnostics | None:
@@ -158,9 +172,11 @@ class Run:
         for inner in range(max(updates[part] for part in phase)):
             parts = frozenset(part for part in phase if inner < updates[part])
             self.optimizer.zero_grad()
-            if "model" in parts:
+            through = "schedule" in parts and self.config.schedule.explore == "ratio"
+            if "model" in parts or through:
                 old = None if old_answers is None else old_answers[inner]
-                mine = self._model_gradients(taken, noise.at("estimate").at(inner), old)
+                with contextlib.nullcontext() if "model" in parts else frozen(self.model):
+                    mine = self._model_gradients(taken, noise.at("estimate").at(inner), old, through=through)
                 if inner == 0 and not self._estimates:
                     check_parity(taken.trajectory, mine)
                 found["model"] = of_all_ranks(mine, taken)
@@ -226,7 +242,9 @@ class Run:
         """The likelihood whose tokens are counted; an estimator counts those of the answer, each once."""
         return "fill" if self._estimates else self.config.likelihood
 
-    def _model_gradients(self, taken: Taken, noise: Noise, old: Float[Tensor, "B L"] | None) -> Diagnostics | None:
+    def _model_gradients(
+        self, taken: Taken, noise: Noise, old: Float[Tensor, "B L"] | None, *, through: bool
+    ) -> Diagnostics | None:
         c = self.config
         if self._estimates:
             return answer_gradients(
@@ -251,6 +269,7 @@ class Run:
             rows_per_pass=c.rows_per_pass,
             whole=taken.whole,
             reference=self.reference,
+            policy=self.policy if through else None,
         )
 
     def _estimate(self, taken: Taken, noise: Noise, inner: int) -> Float[Tensor, "B L"]:

@@ -18,7 +18,7 @@ from anyorder.rl.bodies import Adaptive, Figures, StepTable
 from anyorder.rl.config import RlConfig, ScheduleConfig
 from anyorder.rl.counts import Counts
 from anyorder.rl.estimators import ESTIMATORS
-from anyorder.rl.likelihood import LIKELIHOODS, check_likelihood
+from anyorder.rl.likelihood import LIKELIHOODS, ORDERED, check_likelihood
 from anyorder.rl.policy import Body, SchedulePolicy
 from anyorder.rl.rewards import Reward, Weighted, make_reward
 from anyorder.samplers.schedules import Table, hand, read_schedule
@@ -78,6 +78,11 @@ def make_steered(config: RlConfig) -> Steered:
     known = (*LIKELIHOODS, *ESTIMATORS)
     if config.likelihood not in known:
         raise ValueError(f"likelihood={config.likelihood!r}: unknown; {nearest(config.likelihood, known)}")
+    if config.schedule.explore == "ratio" and config.likelihood not in ORDERED:
+        raise ValueError(
+            f"schedule.explore='ratio': the other knobs are learned through an exact likelihood, which "
+            f"likelihood={config.likelihood!r} is not; use augmented, or position_first with choose_first"
+        )
     sampler = Steered(make_table(config.schedule), **config.sampler.model_dump())
     if config.likelihood not in ESTIMATORS:
         check_likelihood(config.likelihood, sampler)
@@ -97,6 +102,7 @@ def make_policy(config: RlConfig, model: nn.Module, task: Task) -> SchedulePolic
         table,
         _body(c, table.num_steps, model, task, noise, priced=prices is not None),
         std=c.std,
+        explore=c.explore,
         counts=Counts(c.concentration) if c.counts else None,
         may_finish=config.sampler.may_finish,
         prices=prices,

@@ -53,6 +53,16 @@ def worths(reward: Reward, samples: Samples, *, group: int = 0) -> tuple[Float[T
     )
 
 
+def shared(value: Float[Tensor, " B"], final: Int[Tensor, "B L"], *, group: int) -> Float[Tensor, " B"]:
+    """What each row is worth once equal rows of a group share it: k of them get a k-th each of what is above 0.
+
+    Writing one good answer again and again then earns no more than writing it once.
+    """
+    rows = final.view(-1, group, final.shape[-1])
+    alike = (rows[:, :, None] == rows[:, None]).all(-1).sum(-1).flatten()
+    return torch.where(value > 0, value / alike, value)
+
+
 def advantages_of(reward: Float[Tensor, " B"], config: RlConfig) -> Advantages:
     """Of whole groups, as the objective has them."""
     c = config.objective

@@ -18,6 +18,7 @@ from anyorder.rl.kl import gaussian_kl
 from anyorder.samplers.look import Look
 from anyorder.samplers.schedules import Table
 
+EXPLORED: Final = ("all", "ratio")
 LEAST: Final = 1e-3  # knobs are moved from at least so far inside their range: there what is learned has an effect
 
 
@@ -68,18 +69,22 @@ class SchedulePolicy(nn.Module):
             guided, for one, never costs a second pass.
         body: a module that is a `Body`.
         std: of what is added while exploring.
+        explore: "all" knobs, or the "ratio" alone, which decides how many tokens are written: a whole number, through
+            which nothing can be differentiated. The others then stay at their mean, and learn as arguments of an exact
+            likelihood (`again`).
         counts: draw how many tokens each step writes, instead of the share that stays masked (`Counts`).
         may_finish: a count may be all that is left (`Steered.may_finish`).
         prices: the lowest and the highest price of a pass, of which `body` sees a row's as the last figure of its
             feature, 0 for the lowest and 1 for the highest; None: it sees none.
     Raises:
-        ValueError: std <= 0.
+        ValueError: std <= 0, or an unknown choice of explored knobs.
     Source:
         arXiv:2409.00342 (AdaNAT), whose form Co-GRPO (arXiv:2512.22288) builds on.
     """
 
     base: Tensor
     table: Tensor
+    explored: Tensor
 
     def __init__(
         self,
@@ -87,15 +92,19 @@ class SchedulePolicy(nn.Module):
         body: Body,
         *,
         std: float = 0.3,
+        explore: str = "all",
         counts: Counts | None = None,
         may_finish: bool = False,
         prices: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        if explore not in EXPLORED:
+            raise ValueError(f"policy.explore={explore!r}: must be one of {', '.join(EXPLORED)}")
         if not std > 0:
             raise ValueError(f"policy.std={std}: must be > 0; without exploration nothing is learned")
         self.body, self.std, self.counts, self.hand = body, std, counts, base
-        self.may_finish, self.prices = may_finish, prices
+        self.may_finish, self.prices, self.explore = may_finish, prices, explore
+        self.register_buffer("explored", torch.tensor([1.0] + [float(explore == "all")] * 3), persistent=False)
         self.register_buffer("base", unsquash(base.tensor), persistent=False)
         self.register_buffer("table", base.tensor, persistent=False)
 
@@ -126,7 +135,8 @@ class SchedulePolicy(nn.Module):
         action = mean
         if noise is not None:
             knob = torch.arange(4, device=step.device)
-            action = mean + self.std * noise.normal(look.canvas.row_id[:, None], step[:, None], knob)
+            drawn = self.std * noise.normal(look.canvas.row_id[:, None], step[:, None], knob)
+            action = mean + drawn * self.explored.to(mean.device)
         setting = self.knobs(action, step)
         if self.counts is not None:
             room = self.room(step, look.left, look.carry.start)
@@ -136,6 +146,13 @@ class SchedulePolicy(nn.Module):
             action = torch.cat([written[:, None].double(), action[:, 1:]], 1)
             setting = torch.cat([self.counts.ratio(written, room)[:, None], setting[:, 1:]], 1)
         return Turn(feature, mean, action, setting)
+
+    def again(
+        self, setting: Float[Tensor, "B 4"], feature: Float[Tensor, "B F"], step: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B 4"]:
+        """Recorded knobs, differentiable in what is learned: all but the ratio. They must not have been explored."""
+        knobs = self.knobs(self.body(feature, step).double(), step)
+        return torch.cat([setting[:, :1], knobs[:, 1:]], 1)
 
     def seen(self, look: Look, price: Float[Tensor, " B"] | None) -> Float[Tensor, "B F"]:
         """The body's feature, and the price."""
@@ -165,7 +182,7 @@ class SchedulePolicy(nn.Module):
             left, start: masks of each row before the step, and at the beginning.
         """
         mean = self.body(feature, step).double()
-        off = (action - mean).square() / (2 * self.std**2)
+        off = (action - mean).square() / (2 * self.std**2) * self.explored.to(mean.device)
         away = gaussian_kl(mean, torch.zeros_like(mean), std=self.std)
         if self.counts is None:
             return -off.sum(-1), away

@@ -16,7 +16,7 @@ from anyorder.rl.config import RlConfig
 from anyorder.rl.judge import Judgement, kinds
 from anyorder.rl.make import Lesson, asked
 from anyorder.rl.objective import Extent
-from anyorder.rl.parts import advantages_of, mean_table, numbers, prices_of, turned, worths
+from anyorder.rl.parts import advantages_of, mean_table, numbers, prices_of, shared, turned, worths
 from anyorder.rl.policy import SchedulePolicy
 from anyorder.rl.rewards import Samples, malformed
 from anyorder.rl.rollout import roll_out
@@ -113,10 +113,12 @@ def take(stage: Stage, iteration: int, phase: frozenset[str], *, counted: str) -
         noise=noise,
         price=price,
         explore="schedule" in phase,
-        alike=c.group if phase == {"schedule"} and c.common_noise else 1,
+        alike=c.group if phase == {"schedule"} and c.common_noise and c.schedule.explore == "all" else 1,
     )
     samples = Samples.of(taken.final, chosen, task=lesson.task)
     earned, compared = worths(lesson.reward, samples, group=c.group if c.reward_scale else 0)
+    if c.reward_shared:
+        compared = shared(compared, taken.final, group=c.group)
     cost = price.to(earned.device) * taken.nfe / stage.sampler.steering.num_steps
     wrong, length = malformed(samples, task=lesson.task), lengths(counted, taken)
     figures = torch.stack([earned - cost, compared - cost, taken.nfe, wrong, length])

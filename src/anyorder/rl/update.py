@@ -4,6 +4,7 @@ One step of some rows is scored, differentiated and dropped before the next: pea
 of steps.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -56,10 +57,12 @@ def model_gradients(
     rows_per_pass: int,
     whole: Extent | None = None,
     reference: Denoiser | None = None,
+    policy: SchedulePolicy | None = None,
 ) -> Diagnostics | None:
     """Add the gradients of the model's loss; None if no group has any variance.
 
     Args:
+        policy: whose gradients are added, too, through the knobs it did not explore.
         whole: what the step holds on all ranks; None: these rows are all.
         reference: the model that the KL penalty holds on to, where `config.beta` > 0.
     """
@@ -74,11 +77,11 @@ def model_gradients(
     weight[rows] = row_weights(length[rows], normaliser=config.normaliser, whole=extent)
     ratio = None
     if config.level == "sequence":
-        ratio = row_log_ratio(model, sampler, taken, rows, kind=kind, rows_per_pass=rows_per_pass)
+        ratio = row_log_ratio(model, sampler, taken, rows, kind=kind, rows_per_pass=rows_per_pass, policy=policy)
     found: Diagnostics | None = None
     for step, at in parts(taken, rows, rows_per_pass=rows_per_pass):
         some = taken.rows(at)
-        logp = rescored(kind, sampler, model, some, step)
+        logp = rescored(kind, sampler, model, _learning(policy, some, step), step)
         ref_logp = None
         if reference is not None and config.beta > 0:
             with torch.no_grad():
@@ -97,6 +100,15 @@ def model_gradients(
     return found
 
 
+def _learning(policy: SchedulePolicy | None, taken: Trajectory, step: int) -> Trajectory:
+    """The same rows, the step's knobs as they are learned; as they were, if no policy learns."""
+    if policy is None:
+        return taken
+    setting = taken.setting.clone()
+    setting[step] = policy.again(setting[step], taken.feature[step], torch.full_like(taken.row_id, step))
+    return dataclasses.replace(taken, setting=setting)
+
+
 def row_log_ratio(
     model: Denoiser,
     sampler: Steered,
@@ -105,13 +117,15 @@ def row_log_ratio(
     *,
     kind: str,
     rows_per_pass: int,
+    policy: SchedulePolicy | None = None,
 ) -> Float[Tensor, " B"]:
     """The mean over each row's tokens of log p - log p_old, over all its steps; a pass of its own, without gradient."""
     change = torch.zeros(len(taken.final), dtype=torch.float64, device=rows.device)
     for step, at in parts(taken, rows, rows_per_pass=rows_per_pass):
         some = taken.rows(at)
         with torch.no_grad():
-            change[at] += (rescored(kind, sampler, model, some, step) - recorded(kind, some, step)).sum(-1)
+            now = rescored(kind, sampler, model, _learning(policy, some, step), step)
+            change[at] += (now - recorded(kind, some, step)).sum(-1)
     return change / lengths(kind, taken).clamp(min=1)
 
 
