@@ -1,7 +1,8 @@
 """Updates by recorded generations: gradients of model and schedule, added up a sampler step at a time.
 
 One step of some rows is scored, differentiated and dropped before the next: peak memory does not grow with the number
-of steps.
+of steps. Rows of a step that read the same, as a group's before its first, share a network pass here as they did when
+they were written.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from anyorder.rl.likelihood import counted, recorded, rescored
 from anyorder.rl.objective import Extent, Objective, row_weights
 from anyorder.rl.policy import SchedulePolicy
 from anyorder.rl.trajectory import Trajectory
+from anyorder.samplers.passes import Passes
 from anyorder.samplers.steered import Steered
 
 
@@ -81,11 +83,11 @@ def model_gradients(
     found: Diagnostics | None = None
     for step, at in parts(taken, rows, rows_per_pass=rows_per_pass):
         some = taken.rows(at)
-        logp = rescored(kind, sampler, model, _learning(policy, some, step), step)
+        logp = rescored(kind, sampler, Passes(model), _learning(policy, some, step), step)
         ref_logp = None
         if reference is not None and config.beta > 0:
             with torch.no_grad():
-                ref_logp = rescored(kind, sampler, reference, some, step)
+                ref_logp = rescored(kind, sampler, Passes(reference), some, step)
         part = objective.part(
             logp,
             old_logp=recorded(kind, some, step),
@@ -124,7 +126,7 @@ def row_log_ratio(
     for step, at in parts(taken, rows, rows_per_pass=rows_per_pass):
         some = taken.rows(at)
         with torch.no_grad():
-            now = rescored(kind, sampler, model, _learning(policy, some, step), step)
+            now = rescored(kind, sampler, Passes(model), _learning(policy, some, step), step)
             change[at] += (now - recorded(kind, some, step)).sum(-1)
     return change / lengths(kind, taken).clamp(min=1)
 
