@@ -33,12 +33,10 @@ class Plan:
 
     Args:
         topics: with the exam of each.
-        seeds: of everything: problems, base model, noise of learning.
         together: whether runs are made beside each other.
     """
 
     topics: tuple[tuple[Topic, Exam], ...]
-    seeds: int = 3
     together: bool = True
 
 
@@ -64,7 +62,14 @@ TINY: Final = Plan(
                 lr=3e-3,
                 num_steps=4,
                 arms=EVERY,
-                learning=LEARNING | {"reward": "correct+dense", "evaluate_problems": 240},
+                learning=LEARNING
+                | {
+                    "reward": "correct+dense",
+                    "reward_shared": True,
+                    "schedule": {"hand": "maskgit"},
+                    "evaluate_problems": 240,
+                },
+                seeds=5,
             ),
             Exam(problems=600, steps=(2, 4, 8, 12, 16, 24, 36), fewer=180, prompts=24, answers=12, hands=tuple(HANDS)),
         ),
@@ -114,6 +119,7 @@ QUICK: Final = Plan(
                 num_steps=2,
                 arms=arms,
                 learning={"prompts": 2, "group": 3, "iterations": 2, "evaluate_every": 1, "evaluate_problems": 4},
+                seeds=2,
             ),
             Exam(problems=12, steps=(2, 4), fewer=6, prompts=2, answers=3, hands=("adanat", "maskgit")),
         )
@@ -122,7 +128,6 @@ QUICK: Final = Plan(
             ("countdown", "countdown:largest=9,num_train=60,num_valid=12,num_test=24", TEXT),
         )
     ),
-    seeds=2,
     together=False,
 )
 SCALES: Final = {"tiny": TINY}
@@ -143,9 +148,8 @@ def study(*, quick: bool = False, run: Path | None = None, seed: int = 0, out: P
     if scale not in SCALES:
         raise ValueError(f"--scale {scale}: unknown; {nearest(scale, SCALES)}")
     plan = QUICK if quick else SCALES[scale]
-    seeds = range(seed, seed + plan.seeds)
     at_once = workers() if plan.together else 1
-    cells = [(topic, exam, s) for topic, exam in plan.topics for s in seeds]
+    cells = [(topic, exam, s) for topic, exam in plan.topics for s in range(seed, seed + topic.seeds)]
     train_all({folder_of(out, t, BASE, s): t.base(s) for t, _, s in cells}, at_once=at_once)
     do_all({folder_of(out, t, a, s): learning(t, a, s, out) for t, _, s in cells for a in t.arms}, at_once=at_once)
     arms = [(t, e, a, s) for t, e, s in cells for a in (BASE, *t.arms)]
@@ -175,7 +179,7 @@ def folder_of(out: Path, topic: Topic, arm: str, seed: int) -> Path:
 def plain(plan: Plan) -> dict[str, Any]:
     """The plan for programs."""
     topics = [asdict(t) | {"model": t.model.model_dump(), "exam": asdict(e)} for t, e in plan.topics]
-    return {"seeds": plan.seeds, "topics": topics}
+    return {"topics": topics}
 
 
 def learning(topic: Topic, arm: str, seed: int, out: Path) -> Job:

@@ -22,13 +22,13 @@ from anyorder.train.config import BatchConfig, EvalConfig, OptimConfig, RunConfi
 BASE: Final = "base"
 SEARCH: Final = "search"
 EXACT: Final = "augmented"  # the likelihood of every arm that does not name another
-HELD: Final = {"beta_schedule": 0.01}  # the schedule to the one made by hand; free ones freeze, or boil
+HELD: Final = {"beta_schedule": 0.01}  # to the schedule made by hand; explored ones freeze, or boil
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "model": {"mode": "model_only"},
-    "schedule": {"mode": "schedule_only", "objective": HELD},
-    "joint": {"mode": "joint", "objective": HELD},
-    "alternating": {"mode": "alternate", "objective": HELD},
-    "joint-fill": {"mode": "joint", "objective": HELD, "likelihood": "fill"},
+    "schedule": {"mode": "schedule_only"},
+    "joint": {"mode": "joint"},
+    "alternating": {"mode": "alternate"},
+    "joint-fill": {"mode": "joint", "likelihood": "fill", "schedule": {"explore": "all"}, "objective": HELD},
 }
 
 
@@ -43,6 +43,7 @@ class Topic:
         steps: of the base's training, `rows` rows each.
         num_steps: of the sampler, T, for which schedules are learned.
         arms: what is learned, names of `ARMS`; also SEARCH.
+        seeds: of everything: problems, base model, noise of learning.
         learning: keys of `RlConfig` that all arms share.
     """
 
@@ -56,6 +57,7 @@ class Topic:
     num_steps: int
     arms: tuple[str, ...]
     learning: dict[str, Any]
+    seeds: int = 3
 
     def base(self, seed: int) -> RunConfig:
         """The training of the base model."""
@@ -75,7 +77,8 @@ class Topic:
     def learned(self, arm: str, seed: int) -> RlConfig:
         """What an arm learns; the search takes its task, reward and schedule from here too."""
         above = ARMS.get(arm, {})
-        schedule = {"num_steps": self.num_steps} | self.learning.get("schedule", {})
+        schedule = {"num_steps": self.num_steps, "explore": "ratio"}
+        schedule |= self.learning.get("schedule", {}) | above.get("schedule", {})
         values = (
             {"seed": seed, "task": self.practice, "likelihood": EXACT} | self.learning | above | {"schedule": schedule}
         )
