@@ -86,16 +86,18 @@ def seeds_of(arm, rewards, *, counting=0.5, distinct=0.97, steps=None):
 
 def aims(**given):
     rewards = {BASE: (0.1, 0.11, 0.1), "model": (0.3, 0.32, 0.3), "schedule": (0.2, 0.2, 0.2)}
-    rewards |= {"joint": (0.6, 0.61, 0.6), "alternating": (0.5, 0.5, 0.5)} | given
+    rewards |= {"joint": (0.6, 0.61, 0.6), "alternating": (0.5, 0.5, 0.5), "model-adanat": (0.4, 0.4, 0.4)} | given
     return {c.name: c for c in checks([m for arm, own in rewards.items() for m in seeds_of(arm, own)])}
 
 
 def test_aims_are_read_off_paired_seeds():
     found = list(aims().values())
     assert all(c.met for c in found)
-    assert found[2].value == pytest.approx((16 + 20 * (0.1 + 0.11 + 0.1) / 3 / 0.4) / 4)
+    assert found[3].value == pytest.approx((16 + 20 * (0.1 + 0.11 + 0.1) / 3 / 0.4) / 4)
     noisy = list(aims(joint=(0.9, 0.31, 0.6)).values())
     assert not noisy[0].met
+    strong = list(aims(**{"model-adanat": (0.6, 0.6, 0.61)}).values())
+    assert [c.met for c in strong[:3]] == [True, True, False]
     equal = list(aims(model=(0.1, 0.11, 0.1), schedule=(0.1, 0.11, 0.1)).values())
     assert not equal[1].met
 
@@ -115,7 +117,7 @@ def test_the_search_gets_as_many_answers_as_an_arm():
 
 
 def explored(schedule):
-    return schedule.model_copy(update={"explore": "all"})
+    return schedule.model_copy(update={"explore": "all", "hand": "", "guidance": 0.0})
 
 
 def test_every_arm_learns_from_as_many_answers_and_differs_in_what_it_learns_only():

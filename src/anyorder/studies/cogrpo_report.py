@@ -18,6 +18,7 @@ from anyorder.studies.text import columns
 IMAGES: Final = "scenes"
 CO: Final = ("joint", "alternating")
 ALONE: Final = ("model", "schedule")
+RIVAL: Final = "model-adanat"  # who begins with another schedule
 NAMES: Final = {
     BASE: "base, schedule by hand",
     SEARCH: "schedule searched (AutoNAT)",
@@ -26,6 +27,8 @@ NAMES: Final = {
     "joint": "Co-GRPO, joint",
     "alternating": "Co-GRPO, alternating",
     "joint-fill": "Co-GRPO, joint, likelihood `fill`",
+    "model-adanat": "model alone, from AdaNAT's",
+    "joint-adanat": "Co-GRPO, joint, from AdaNAT's",
 }
 SHORT: Final = {
     BASE: "base, by hand",
@@ -35,6 +38,8 @@ SHORT: Final = {
     "joint": "joint",
     "alternating": "alternating",
     "joint-fill": "joint, `fill`",
+    "model-adanat": "model, from AdaNAT's",
+    "joint-adanat": "joint, from AdaNAT's",
 }
 PILOT: Final = {BASE: 0.058, "model": 0.222, "schedule": 0.320, "joint": 0.528, "alternating": 0.527}  # one seed
 PILOT_COUNTING: Final = 0.08
@@ -175,7 +180,7 @@ def pictures(found: Sequence[Measured], curves: Sequence[Curve]) -> str:
         lines = [
             line(arm, [(t + 1.0, v) for t, v in enumerate(knob_of(found, topic, arm, i))])
             for arm in arms
-            if arm != "model"  # whose schedule stays the one made by hand
+            if arm not in ("model", RIVAL)  # whose schedules stay those made by hand
         ]
         what = f"{topic}: {name.replace('_', ' ')}, by hand and learned"
         plots.append(Plot(lines, what, "step", name.replace("_", " "), log_x=False, legend=True))
@@ -202,7 +207,7 @@ def checks(found: Sequence[Measured]) -> list[Check]:
         mean, half = mean_and_half([a - b for a, b in zip(rewards[above], rewards[below])])
         return mean - half
 
-    first, second = least_gain(co, alone), least_gain(alone, BASE)
+    first, second, third = least_gain(co, alone), least_gain(alone, BASE), least_gain(co, RIVAL)
     saved = []
     for own, base in zip(of(found, IMAGES, co), of(found, IMAGES, BASE)):
         reached = interpolated(base.by_steps, own.reward)
@@ -213,6 +218,7 @@ def checks(found: Sequence[Measured]) -> list[Check]:
     return [
         Check(f"{NAMES[co]}, over {NAMES[alone]}: lower end of the interval", first, "> 0", first > 0),
         Check(f"{NAMES[alone]}, over the base: lower end of the interval", second, "> 0", second > 0),
+        Check(f"{NAMES[co]}, over {NAMES[RIVAL]}: lower end of the interval", third, "> 0", third > 0),
         Check(f"steps the base needs for the reward of {NAMES[co]}, over its own", fewer, ">= 4", fewer >= 4),
         Check(f"{NAMES[co]}: right", means[co], "> .528, the pilot's", means[co] > PILOT["joint"]),
         Check(f"{NAMES[co]}: counting", counting, "> .08, the pilot's", counting > PILOT_COUNTING),

@@ -23,12 +23,15 @@ BASE: Final = "base"
 SEARCH: Final = "search"
 EXACT: Final = "augmented"  # the likelihood of every arm that does not name another
 HELD: Final = {"beta_schedule": 0.01}  # to the schedule made by hand; explored ones freeze, or boil
+OTHER: Final = {"hand": "adanat", "guidance": 0.0}  # another start, of as many passes
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "model": {"mode": "model_only"},
     "schedule": {"mode": "schedule_only"},
     "joint": {"mode": "joint"},
     "alternating": {"mode": "alternate"},
     "joint-fill": {"mode": "joint", "likelihood": "fill", "schedule": {"explore": "all"}, "objective": HELD},
+    "model-adanat": {"mode": "model_only", "schedule": OTHER},
+    "joint-adanat": {"mode": "joint", "schedule": OTHER},
 }
 
 

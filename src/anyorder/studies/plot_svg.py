@@ -9,7 +9,7 @@ WIDTH, HEIGHT = 760.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 170.0, 48.0, 56.0
 SPACE = 16.0  # between labels
 ACROSS, UP = 12, 6  # most values of linear axes
-COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#64748b", "#65a30d", "#0284c7")
+COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#64748b", "#65a30d", "#0284c7", "#1f2937")
 STYLE = """
 text { font-family: system-ui, sans-serif; font-size: 13px; fill: #1f1e1b; }
 .title { font-weight: bold; font-size: 15px; }
