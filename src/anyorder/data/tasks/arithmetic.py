@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tasks.expression import Expression, Operation, value, write
 from anyorder.data.tasks.layout import Layout
 from anyorder.data.tokenizer import SymbolTokenizer
@@ -88,9 +88,7 @@ class Arithmetic:
             raise ValueError(f"arithmetic operators={self.operators!r}: must be some of {OPERATORS}, each once")
         if not 9 <= self.top <= 9999:
             raise ValueError(f"arithmetic top={self.top}: must be between 9 and 9999")
-        for name in ("num_train", "num_valid", "num_test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"arithmetic {name}={getattr(self, name)}: must be >= 1")
+        check_counts("arithmetic", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
         _ = self.layout
 
     @property

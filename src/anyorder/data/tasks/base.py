@@ -93,3 +93,10 @@ class PicturedTask(Task, Protocol):
     def picture(self, row: Int[Tensor, " L"]) -> UInt8[Tensor, "H W 3"]:
         """Red, green and blue of each pixel."""
         ...
+
+
+def check_counts(task: str, **counts: int) -> None:
+    """Raises ValueError, naming the task, for a count below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{task} {name}={value}: must be >= 1")

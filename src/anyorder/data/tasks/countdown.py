@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tasks.expression import Expression, expressions, filled, leaves, parse, value, write
 from anyorder.data.tasks.layout import Layout
 from anyorder.data.tokenizer import SymbolTokenizer
@@ -116,9 +116,7 @@ class Countdown:
             raise ValueError(f"countdown largest={self.largest}: must be between 2 and 99")
         if not LEAST_TOP <= self.top <= 999:
             raise ValueError(f"countdown top={self.top}: must be between {LEAST_TOP} and 999")
-        for name in ("num_train", "num_valid", "num_test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"countdown {name}={getattr(self, name)}: must be >= 1")
+        check_counts("countdown", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
         _ = self.layout
 
     @property

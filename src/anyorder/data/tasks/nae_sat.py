@@ -19,7 +19,7 @@ from torch import Tensor
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tokenizer import PLACEHOLDER, SymbolTokenizer
 
 FIRST_NAME: Final = 0x100  # the letters from here on name the positions
@@ -68,8 +68,7 @@ class NaeSat:
         room = MOST_BITS - self.latents
         if not 1 <= self.observations <= room:
             raise ValueError(f"nae-sat observations={self.observations}: must be between 1 and {room}")
-        if self.num_train < 1:
-            raise ValueError(f"nae-sat num_train={self.num_train}: must be >= 1")
+        check_counts("nae-sat", num_train=self.num_train)
         most = 2 ** (self.latents - 1)
         if not 1 <= self.num_test <= most:
             raise ValueError(f"nae-sat num_test={self.num_test}: must be between 1 and {most}, half of all rows")

@@ -21,7 +21,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.geneval import Found, clause_scores, evaluate
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tasks.scenes_grid import draw_places, most_objects, paint, parse, related, separate
 from anyorder.data.tasks.scenes_png import pictures, sheet
 from anyorder.data.tasks.scenes_prompts import COLORS, GENERATORS, MOST, SHAPES, SLOTS, Palette, Prompt, every_prompt
@@ -77,9 +77,7 @@ class Scenes:
                 raise ValueError(f"scenes {name}={value}: must be between 2 and {len(known)}")
         if not 0.0 <= self.drop < 1.0:
             raise ValueError(f"scenes drop={self.drop}: must be >= 0 and < 1, a share of the training rows")
-        for name, value in (("train", self.num_train), ("valid", self.num_valid), ("test", self.num_test)):
-            if value < 1:
-                raise ValueError(f"scenes num_{name}={value}: must be >= 1")
+        check_counts("scenes", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
         for i, kind in enumerate(self.trained):
             if kind not in GENERATORS:
                 raise ValueError(f"scenes tasks={self.tasks!r}: {kind!r} is unknown; {nearest(kind, GENERATORS)}")

@@ -26,7 +26,7 @@ from torch import Tensor
 from anyorder.core.config import nearest
 from anyorder.core.noise import Noise
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tasks.layout import Layout
 from anyorder.data.tokenizer import SymbolTokenizer
 
@@ -159,9 +159,7 @@ class Star:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"star level={self.level!r}: unknown; {nearest(self.level, LEVELS)}")
-        for name, value in (("train", self.num_train), ("valid", self.num_valid), ("test", self.num_test)):
-            if value < 1:
-                raise ValueError(f"star num_{name}={value}: must be >= 1")
+        check_counts("star", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
         _ = self.layout
 
     @property

@@ -17,7 +17,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.rows import TaskRows
 from anyorder.data.tasks import sudoku9
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tasks.sudoku_logic import box_of, consistent, rounds, solved
 from anyorder.data.tokenizer import PLACEHOLDER, SymbolTokenizer
 
@@ -145,9 +145,13 @@ class Sudoku:
                 raise ValueError("sudoku images and level: of 9x9 only; set size=9, or leave them out")
         if self.level not in sudoku9.LEVELS:
             raise ValueError(f"sudoku level={self.level!r}: must be one of {', '.join(sudoku9.LEVELS)}")
-        for name in ("puzzles_per_grid", "images", "num_train", "num_test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"sudoku {name}={getattr(self, name)}: must be >= 1")
+        check_counts(
+            "sudoku",
+            puzzles_per_grid=self.puzzles_per_grid,
+            images=self.images,
+            num_train=self.num_train,
+            num_test=self.num_test,
+        )
 
     @property
     def num_clues(self) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tasks.zebra_logic import allowed, deduced
 from anyorder.data.tokenizer import SymbolTokenizer
 
@@ -176,9 +176,7 @@ class Zebra:
             )
         if self.slots < (least := self.houses * self.attributes // 2 + self.attributes):
             raise ValueError(f"zebra slots={self.slots}: must be >= {least}, or hardly any clue set fits")
-        for name, value in (("clue_sets", self.clue_sets), ("images", self.images), ("num_test", self.num_test)):
-            if value < 1:
-                raise ValueError(f"zebra {name}={value}: must be >= 1")
+        check_counts("zebra", clue_sets=self.clue_sets, images=self.images, num_test=self.num_test)
         if "=" not in self.relations or not set(self.relations) <= set(RELATIONS):
             raise ValueError(f"zebra relations={self.relations!r}: must be some of {RELATIONS!r}, and '=' among them")
         if self.extra < 0:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems
+from anyorder.data.tasks.base import Problems, check_counts
 from anyorder.data.tasks.layout import Layout
 from anyorder.data.tasks.zebra_clues import KINDS, ClueSet, make_sets
 from anyorder.data.tokenizer import SymbolTokenizer
@@ -77,9 +77,13 @@ class ZebraTriples:
             raise ValueError(f"zebra-triples {given}: must be between 3 and 6, the smallest first")
         if self.order not in ORDERS:
             raise ValueError(f"zebra-triples order={self.order!r}: must be {' or '.join(ORDERS)}")
-        for name in ("clue_sets", "images", "num_valid", "num_test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"zebra-triples {name}={getattr(self, name)}: must be >= 1")
+        check_counts(
+            "zebra-triples",
+            clue_sets=self.clue_sets,
+            images=self.images,
+            num_valid=self.num_valid,
+            num_test=self.num_test,
+        )
         least = 8 * self.smallest**2
         if self.prompt < least:
             raise ValueError(f"zebra-triples prompt={self.prompt}: must be >= {least}, or hardly any puzzle fits")
