@@ -134,6 +134,19 @@ def sure():
     return model
 
 
+def test_rates_fall_over_the_last_iterations(tmp_path, monkeypatch):
+    seen, step = [], Run._step
+    monkeypatch.setattr(
+        Run,
+        "_step",
+        lambda self, phase: seen.append([g["lr"] for g in self.optimizer.param_groups]) or step(self, phase),
+    )
+    run(tmp_path, settings(iterations=6, decay=0.5))
+    assert torch.allclose(torch.tensor(seen) / torch.tensor(seen[0]), torch.tensor([1, 1, 1, 1, 2 / 3, 1 / 3])[:, None])
+    assert seen[0] == [SMALL["lr_model"], SMALL["lr_schedule"]]
+    assert settings(decay=0.0, iterations=6).pace(5) == 1.0
+
+
 def test_phases_alternate():
     config = settings(mode="alternate", model_iterations=2, schedule_iterations=1)
     assert ["+".join(config.phase(i)) for i in range(6)] == ["model", "model", "schedule"] * 2

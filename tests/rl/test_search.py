@@ -34,10 +34,11 @@ def test_it_climbs_and_counts_its_answers():
     made = make_lesson(RlConfig(task=TASK))
     lesson = Lesson(made.task, lambda samples: (samples.x[:, 6:] == 0).double().mean(-1), made.train, made.valid)
     search = Search(problems=20, updates=6, rate=3.0)
-    sampler = Steered(hand("adanat", 2))
+    sampler = Steered(hand("maskgit", 2))
     tables = search.run(Peaked(made.task.tokenizer.vocab), sampler, lesson, noise=Noise.of(1))
     assert len(tables) == 7
-    assert search.rollouts(2) == 6 * 20 * 9
+    assert search.rollouts(tables[0]) == 6 * 20 * (1 + 4)  # MaskGIT's is not guided, and its last step takes all
+    assert all(t.rows[0][3] == t.rows[1][3] == t.rows[1][0] == t.rows[1][1] == 0.0 for t in tables)
     first, last = tables[0].tensor, tables[-1].tensor
     assert (last[:, 2] < first[:, 2] - 0.1).all()  # colder, where empty cells are all that counts
     again = search.run(Peaked(made.task.tokenizer.vocab), sampler, lesson, noise=Noise.of(1))
@@ -47,7 +48,8 @@ def test_it_climbs_and_counts_its_answers():
 def test_a_slope_that_is_known(monkeypatch):
     """A reward linear in the knobs: forward differences are its coefficients, and momentum adds them up."""
     slope = torch.tensor([[2.0, -0.3, 0.5, 0.1], [-1.0, 0.2, 0.4, -0.6]], dtype=torch.float64)
-    start = hand("adanat", 2, ranking=3.0, guidance=4.0).tensor
+    start = hand("adanat", 2, ranking=3.0, guidance=4.0).tensor.clamp(min=0.1)
+    on = start > 0
     trials = []
 
     def told(model, sampler, canvas, *, noise, policy, explore):
@@ -61,12 +63,12 @@ def test_a_slope_that_is_known(monkeypatch):
     made = make_lesson(RlConfig(task=TASK))
     lesson = Lesson(made.task, reward, made.train, made.valid)
     search = Search(problems=3, updates=3, momentum=0.5, rate=0.5)
-    model, sampler = Peaked(made.task.tokenizer.vocab), Steered(table_of(start))
+    model, sampler = Peaked(made.task.tokenizer.vocab), Steered(table_of(start, on))
     tables = search.run(model, sampler, lesson, noise=Noise.of(1))
     moved = 0.5 * torch.tensor([1e-3, 0.1, 0.1, 0.1], dtype=torch.float64) * slope
     for table, times in zip(tables, (0.0, 1.0, 2.5, 4.25)):  # speeds 1, 1.5, 1.75
-        torch.testing.assert_close(table.tensor, table_of(start + times * moved).tensor, rtol=1e-9, atol=1e-12)
-    assert len(trials) == 3 * 9 == search.rollouts(2) / 3
+        torch.testing.assert_close(table.tensor, table_of(start + times * moved, on).tensor, rtol=1e-9, atol=1e-12)
+    assert len(trials) == 3 * 9 == search.rollouts(tables[0]) / 3
     steps = trials[1][0] - trials[0][0], trials[8][0] - trials[0][0]
     assert [float(s.abs().sum()) for s in steps] == pytest.approx([1e-2, 0.1])
     noise = [[n for _, n in trials[at : at + 9]] for at in (0, 9, 18)]
@@ -75,8 +77,11 @@ def test_a_slope_that_is_known(monkeypatch):
 
 
 def test_knobs_stay_in_their_range():
-    moved = table_of(torch.tensor([[1.7, -1.0, -0.2, -3.0], [-0.1, 2.0, 1.0, 0.5]], dtype=torch.float64))
-    assert moved.rows == ((0.99, 1e-4, 1e-4, 1e-4), (0.0, 2.0, 1.0, 0.5))
+    knobs = torch.tensor([[1.7, -1.0, -0.2, -3.0], [-0.1, 2.0, 1.0, 0.5]], dtype=torch.float64)
+    every = torch.ones(2, 4, dtype=torch.bool)
+    assert table_of(knobs, every).rows == ((0.99, 1e-4, 1e-4, 1e-4), (0.0, 2.0, 1.0, 0.5))
+    every[1, 3] = False
+    assert table_of(knobs, every).rows[1] == (0.0, 2.0, 1.0, 0.0)
 
 
 def test_only_a_table_can_be_searched():

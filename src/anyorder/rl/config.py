@@ -84,6 +84,7 @@ class RlConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     iterations: PositiveInt = 320
     lr_model: PositiveFloat = 1e-4
     lr_schedule: PositiveFloat = 3e-3
+    decay: float = Field(0.0, ge=0.0, le=1.0)  # share of the iterations, the last, over which both rates fall to 0
     clip: PositiveFloat = 1.0  # global gradient norm
     lora: int = Field(0, ge=0)  # rank of low-rank updates of the blocks' matrices; 0 trains all weights
     rows_per_pass: PositiveInt = 256  # of an update
@@ -114,6 +115,11 @@ class RlConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             return (self.step_price,)
         steps = self.evaluate_prices - 1
         return tuple(self.step_price + (self.step_price_max - self.step_price) * i / steps for i in range(steps + 1))
+
+    def pace(self, iteration: int) -> float:
+        """What the learning rates of iteration number `iteration` (from 0) are multiplied by: 1, then linearly less."""
+        left = (self.iterations - iteration) / self.iterations
+        return min(1.0, left / self.decay) if self.decay else 1.0
 
     def phase(self, iteration: int) -> frozenset[str]:
         """What iteration number `iteration` (from 0) trains: "model", "schedule" or both."""

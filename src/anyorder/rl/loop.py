@@ -158,6 +158,8 @@ class Run:
     def iterate(self, iteration: int) -> float:
         """Iteration number `iteration` (from 0); its mean reward."""
         phase, noise = self.config.phase(iteration), self.noise.at("iteration").at(iteration)
+        for group, rate in zip(self.optimizer.param_groups, (self.config.lr_model, self.config.lr_schedule)):
+            group["lr"] = rate * self.config.pace(iteration)
         taken = take(self.stage, iteration, phase, counted=self._counts)
         self.rollouts += self.config.prompts * self.config.group
         old_schedule = old_answers = None

@@ -38,8 +38,8 @@ SHORT: Final = {
     "joint": "joint",
     "alternating": "alternating",
     "joint-fill": "joint, `fill`",
-    "model-adanat": "model, from AdaNAT's",
-    "joint-adanat": "joint, from AdaNAT's",
+    "model-adanat": "model, AdaNAT's",
+    "joint-adanat": "joint, AdaNAT's",
 }
 PILOT: Final = {BASE: 0.058, "model": 0.222, "schedule": 0.320, "joint": 0.528, "alternating": 0.527}  # one seed
 PILOT_COUNTING: Final = 0.08

@@ -14,7 +14,7 @@ from anyorder.models.config import ModelConfig
 from anyorder.processes.config import ProcessConfig
 from anyorder.rl.config import RlConfig
 from anyorder.rl.loop import SCHEDULE, learn
-from anyorder.rl.make import make_lesson, make_steered
+from anyorder.rl.make import make_lesson, make_steered, make_table
 from anyorder.rl.search import Search
 from anyorder.samplers.schedules import write_schedule
 from anyorder.train.config import BatchConfig, EvalConfig, OptimConfig, RunConfig
@@ -90,7 +90,7 @@ class Topic:
     def search(self) -> Search:
         """As many answers as an arm is given, or the few that a whole number of updates leaves over."""
         c = self.learned(SEARCH, 0)
-        one = dataclasses.replace(Search(), updates=1).rollouts(self.num_steps)
+        one = dataclasses.replace(Search(), updates=1).rollouts(make_table(c.schedule))
         return Search(updates=max(1, c.iterations * c.prompts * c.group // one))
 
 

@@ -88,7 +88,7 @@ class Arithmetic:
             raise ValueError(f"arithmetic operators={self.operators!r}: must be some of {OPERATORS}, each once")
         if not 9 <= self.top <= 9999:
             raise ValueError(f"arithmetic top={self.top}: must be between 9 and 9999")
-        check_counts("arithmetic", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
+        check_counts(self, "arithmetic", ("num_train", "num_valid", "num_test"))
         _ = self.layout
 
     @property

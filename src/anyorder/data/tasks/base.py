@@ -1,5 +1,6 @@
 """A task: instances with a known answer, a checker, and a picture. Its rows train through the same loader as text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -95,8 +96,8 @@ class PicturedTask(Task, Protocol):
         ...
 
 
-def check_counts(task: str, **counts: int) -> None:
-    """Raises ValueError, naming the task, for a count below 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{task} {name}={value}: must be >= 1")
+def check_counts(task: object, called: str, counts: Sequence[str]) -> None:
+    """Raises ValueError for an attribute, of these names, that is below 1."""
+    for name in counts:
+        if getattr(task, name) < 1:
+            raise ValueError(f"{called} {name}={getattr(task, name)}: must be >= 1")

@@ -116,7 +116,7 @@ class Countdown:
             raise ValueError(f"countdown largest={self.largest}: must be between 2 and 99")
         if not LEAST_TOP <= self.top <= 999:
             raise ValueError(f"countdown top={self.top}: must be between {LEAST_TOP} and 999")
-        check_counts("countdown", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
+        check_counts(self, "countdown", ("num_train", "num_valid", "num_test"))
         _ = self.layout
 
     @property

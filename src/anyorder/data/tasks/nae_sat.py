@@ -68,7 +68,7 @@ class NaeSat:
         room = MOST_BITS - self.latents
         if not 1 <= self.observations <= room:
             raise ValueError(f"nae-sat observations={self.observations}: must be between 1 and {room}")
-        check_counts("nae-sat", num_train=self.num_train)
+        check_counts(self, "nae-sat", ("num_train",))
         most = 2 ** (self.latents - 1)
         if not 1 <= self.num_test <= most:
             raise ValueError(f"nae-sat num_test={self.num_test}: must be between 1 and {most}, half of all rows")

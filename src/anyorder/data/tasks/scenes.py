@@ -77,7 +77,7 @@ class Scenes:
                 raise ValueError(f"scenes {name}={value}: must be between 2 and {len(known)}")
         if not 0.0 <= self.drop < 1.0:
             raise ValueError(f"scenes drop={self.drop}: must be >= 0 and < 1, a share of the training rows")
-        check_counts("scenes", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
+        check_counts(self, "scenes", ("num_train", "num_valid", "num_test"))
         for i, kind in enumerate(self.trained):
             if kind not in GENERATORS:
                 raise ValueError(f"scenes tasks={self.tasks!r}: {kind!r} is unknown; {nearest(kind, GENERATORS)}")

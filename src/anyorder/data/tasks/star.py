@@ -159,7 +159,7 @@ class Star:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"star level={self.level!r}: unknown; {nearest(self.level, LEVELS)}")
-        check_counts("star", num_train=self.num_train, num_valid=self.num_valid, num_test=self.num_test)
+        check_counts(self, "star", ("num_train", "num_valid", "num_test"))
         _ = self.layout
 
     @property

@@ -145,13 +145,7 @@ class Sudoku:
                 raise ValueError("sudoku images and level: of 9x9 only; set size=9, or leave them out")
         if self.level not in sudoku9.LEVELS:
             raise ValueError(f"sudoku level={self.level!r}: must be one of {', '.join(sudoku9.LEVELS)}")
-        check_counts(
-            "sudoku",
-            puzzles_per_grid=self.puzzles_per_grid,
-            images=self.images,
-            num_train=self.num_train,
-            num_test=self.num_test,
-        )
+        check_counts(self, "sudoku", ("puzzles_per_grid", "images", "num_train", "num_test"))
 
     @property
     def num_clues(self) -> int:

@@ -176,7 +176,7 @@ class Zebra:
             )
         if self.slots < (least := self.houses * self.attributes // 2 + self.attributes):
             raise ValueError(f"zebra slots={self.slots}: must be >= {least}, or hardly any clue set fits")
-        check_counts("zebra", clue_sets=self.clue_sets, images=self.images, num_test=self.num_test)
+        check_counts(self, "zebra", ("clue_sets", "images", "num_test"))
         if "=" not in self.relations or not set(self.relations) <= set(RELATIONS):
             raise ValueError(f"zebra relations={self.relations!r}: must be some of {RELATIONS!r}, and '=' among them")
         if self.extra < 0:

@@ -77,13 +77,7 @@ class ZebraTriples:
             raise ValueError(f"zebra-triples {given}: must be between 3 and 6, the smallest first")
         if self.order not in ORDERS:
             raise ValueError(f"zebra-triples order={self.order!r}: must be {' or '.join(ORDERS)}")
-        check_counts(
-            "zebra-triples",
-            clue_sets=self.clue_sets,
-            images=self.images,
-            num_valid=self.num_valid,
-            num_test=self.num_test,
-        )
+        check_counts(self, "zebra-triples", ("clue_sets", "images", "num_valid", "num_test"))
         least = 8 * self.smallest**2
         if self.prompt < least:
             raise ValueError(f"zebra-triples prompt={self.prompt}: must be >= {least}, or hardly any puzzle fits")
