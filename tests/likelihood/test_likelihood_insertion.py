@@ -93,12 +93,12 @@ def test_prompt_is_given_and_documents_of_a_row_add_up() -> None:
     segment = torch.tensor([[1, 1, 1, 1, 2, 2, 2, 3]])
     target = torch.tensor([[False, True, True, True, True, True, True, True]])
     both = insertion_bound(
-        model, tokens, target=target, segment=segment, row_id=torch.arange(1), draws=2000, noise=NOISE, replicates=8
+        model, tokens, target=target, segment=segment, row_id=torch.arange(1), draws=240, noise=NOISE, replicates=8
     )
     apart = 0.0
     for text, wanted in (([0, 1, 2], [False, True, True]), ([1, 0], [True, True]), ([2], [True])):
         one = insertion_bound(
-            model, torch.tensor([text]), target=torch.tensor([wanted]), row_id=torch.arange(1), draws=2000,
+            model, torch.tensor([text]), target=torch.tensor([wanted]), row_id=torch.arange(1), draws=240,
             noise=NOISE.at("other"), replicates=8,
         )  # fmt: skip
         apart += float(one.nats)

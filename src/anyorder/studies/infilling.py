@@ -104,9 +104,9 @@ QUICK: Final = Plan(
     lines=6,
     texts=16,
     few=4,
-    documents=24,
+    documents=12,
     draws=4,
-    items={1: 8, 2: 4},
+    items={1: 4, 2: 2},
     copies=2,
     together=False,
 )
