@@ -13,7 +13,7 @@ from anyorder.rl.advantage import Advantages
 from anyorder.rl.bodies import StepTable
 from anyorder.rl.config import ObjectiveConfig
 from anyorder.rl.likelihood import counted, rescored
-from anyorder.rl.policy import SchedulePolicy
+from anyorder.rl.policy import SchedulePolicy, squash, unsquash
 from anyorder.rl.rollout import roll_out
 from anyorder.rl.trajectory import NEVER, Trajectory
 from anyorder.rl.update import model_gradients
@@ -152,8 +152,9 @@ def test_the_gradient_of_knobs_through_the_likelihood_is_that_of_the_expected_re
     def logp(added):
         with torch.no_grad():
             policy.body.added.copy_(added)
-            steps = [torch.full_like(every.row_id, t) for t in range(3)]
-            setting = torch.stack([policy.again(every.setting[t], every.feature[t], steps[t]) for t in range(3)])
+            hand = TABLES[counts].tensor
+            knobs = torch.where(hand > 0, squash(unsquash(hand) + added), 0.0)  # what is off stays off
+            setting = torch.cat([every.setting[..., :1], knobs[:, None, 1:].expand(3, len(every.final), 3)], -1)
             under = dataclasses.replace(every, setting=setting)
             return torch.stack([rescored(kind, sampler, MODEL, under, t) for t in range(3)])
 

@@ -209,6 +209,14 @@ def test_counts_begin_as_the_schedule_s_and_waste_no_step():
     assert len(torch.unique(written[0])) > 2
 
 
+def test_what_is_not_explored_has_no_density():
+    policy = SchedulePolicy(INSIDE, StepTable(3), std=0.4, explore="ratio")
+    action = torch.tensor([[0.2, 0.0, 0.0, 0.0], [0.2, 1.0, -2.0, 0.5]], dtype=torch.float64)
+    step, left = torch.zeros(2, dtype=torch.int64), torch.full((2,), 8)
+    logp, _ = policy.log_prob(torch.zeros(2, 0), step, action, left=left, start=left)
+    torch.testing.assert_close(logp, torch.full((2,), -(0.2**2) / (2 * 0.4**2), dtype=torch.float64))
+
+
 def test_what_cannot_explore_is_refused():
     with pytest.raises(ValueError, match=r"policy\.std"):
         SchedulePolicy(INSIDE, StepTable(3), std=0.0)

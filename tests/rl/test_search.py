@@ -32,12 +32,20 @@ class Peaked:
 
 def test_it_climbs_and_counts_its_answers():
     made = make_lesson(RlConfig(task=TASK))
-    lesson = Lesson(made.task, lambda samples: (samples.x[:, 6:] == 0).double().mean(-1), made.train, made.valid)
+    asked = []
+
+    def empty(samples):
+        asked.append(len(samples.x))
+        return (samples.x[:, 6:] == 0).double().mean(-1)
+
+    lesson = Lesson(made.task, empty, made.train, made.valid)
     search = Search(problems=20, updates=6, rate=3.0)
     sampler = Steered(hand("maskgit", 2))
     tables = search.run(Peaked(made.task.tokenizer.vocab), sampler, lesson, noise=Noise.of(1))
     assert len(tables) == 7
-    assert search.rollouts(tables[0]) == 6 * 20 * (1 + 4)  # MaskGIT's is not guided, and its last step takes all
+    assert (
+        sum(asked) == search.rollouts(tables[0]) == 6 * 20 * (1 + 4)
+    )  # MaskGIT's is not guided, and its last step takes all
     assert all(t.rows[0][3] == t.rows[1][3] == t.rows[1][0] == t.rows[1][1] == 0.0 for t in tables)
     first, last = tables[0].tensor, tables[-1].tensor
     assert (last[:, 2] < first[:, 2] - 0.1).all()  # colder, where empty cells are all that counts

@@ -103,7 +103,7 @@ class SchedulePolicy(nn.Module):
         if not std > 0:
             raise ValueError(f"policy.std={std}: must be > 0; without exploration nothing is learned")
         self.body, self.std, self.counts, self.hand = body, std, counts, base
-        self.may_finish, self.prices, self.explore = may_finish, prices, explore
+        self.may_finish, self.prices = may_finish, prices
         self.register_buffer("explored", torch.tensor([1.0] + [float(explore == "all")] * 3), persistent=False)
         self.register_buffer("base", unsquash(base.tensor), persistent=False)
         self.register_buffer("table", base.tensor, persistent=False)
