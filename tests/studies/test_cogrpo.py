@@ -99,6 +99,8 @@ def test_aims_are_read_off_paired_seeds():
     assert not noisy[0].met
     strong = list(aims(**{"model-adanat": (0.6, 0.6, 0.61)}).values())
     assert [c.met for c in strong[:3]] == [True, True, False]
+    fewer = list(aims(**{"model-adanat": (0.4, 0.41)}).values())
+    assert fewer[2].value == pytest.approx(0.2 - 0.0)
     equal = list(aims(model=(0.1, 0.11, 0.1), schedule=(0.1, 0.11, 0.1)).values())
     assert not equal[1].met
 
@@ -145,9 +147,12 @@ def test_the_quick_study_is_made_by_one_command_and_found_again(tmp_path, capsys
     shown = capsys.readouterr().out
     assert json.loads(shown.splitlines()[-1]) == {"study": "cogrpo", "out": str(out), "checks": {}}
     held = json.loads((out / "cogrpo.json").read_text())
-    assert {(m["topic"], m["arm"]) for m in held["measured"]} == {
-        (topic.name, arm) for topic, _ in QUICK.topics for arm in (BASE, *topic.arms)
-    }
+    assert sorted((m["topic"], m["arm"], m["seed"]) for m in held["measured"]) == sorted(
+        (topic.name, arm, seed)
+        for topic, _ in QUICK.topics
+        for arm, seeds in ({BASE: max(topic.arms.values())} | topic.arms).items()
+        for seed in range(seeds)
+    )
     assert (out / "scenes-joint.png").read_bytes().startswith(b"\x89PNG")
     again = study(quick=True, out=out)
     assert json.loads(json.dumps(again.payload)) == {k: held[k] for k in again.payload}

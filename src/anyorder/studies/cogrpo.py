@@ -40,14 +40,14 @@ class Plan:
     together: bool = True
 
 
-EVERY: Final = (*ARMS, SEARCH)
-TEXT: Final = ("model", "schedule", "joint")
+MAIN: Final = ("model", "schedule", "joint")  # the arms that the question is about
 LEARNING: Final[dict[str, Any]] = {
     "iterations": 160,
     "evaluate_every": 40,
     "save_every": 20,
     "lr_model": 5e-4,
     "lr_schedule": 3e-3,
+    "decay": 0.5,
 }
 TINY: Final = Plan(
     (
@@ -61,7 +61,7 @@ TINY: Final = Plan(
                 rows=128,
                 lr=3e-3,
                 num_steps=4,
-                arms=EVERY,
+                arms=dict.fromkeys((*ARMS, SEARCH), 4) | dict.fromkeys(MAIN, 7),
                 learning=LEARNING
                 | {
                     "reward": "correct+dense",
@@ -69,7 +69,6 @@ TINY: Final = Plan(
                     "schedule": {"hand": "maskgit"},
                     "evaluate_problems": 240,
                 },
-                seeds=5,
             ),
             Exam(problems=600, steps=(2, 4, 8, 12, 16, 24, 36), fewer=180, prompts=24, answers=12, hands=tuple(HANDS)),
         ),
@@ -83,7 +82,7 @@ TINY: Final = Plan(
                 rows=128,
                 lr=3e-3,
                 num_steps=4,
-                arms=TEXT,
+                arms=dict.fromkeys(MAIN, 3),
                 learning=LEARNING | {"reward": "correct+0.2*format", "iterations": 100},
             ),
             Exam(problems=500, steps=(2, 4, 8), fewer=240, prompts=24, answers=12),
@@ -98,7 +97,7 @@ TINY: Final = Plan(
                 rows=128,
                 lr=3e-3,
                 num_steps=2,
-                arms=TEXT,
+                arms=dict.fromkeys(MAIN, 3),
                 learning=LEARNING | {"reward": "correct", "iterations": 100},
             ),
             Exam(problems=88, steps=(2, 4, 10), fewer=88, prompts=24, answers=12),
@@ -119,13 +118,16 @@ QUICK: Final = Plan(
                 num_steps=2,
                 arms=arms,
                 learning={"prompts": 2, "group": 3, "iterations": 2, "evaluate_every": 1, "evaluate_problems": 4},
-                seeds=2 if name == "scenes" else 1,
             ),
             Exam(problems=12, steps=(2, 4), fewer=6, prompts=2, answers=3, hands=("adanat", "maskgit")),
         )
         for name, task, arms in (
-            ("scenes", "scenes:grid=6,num_train=60,num_valid=12,num_test=24", EVERY),
-            ("countdown", "countdown:largest=9,num_train=60,num_valid=12,num_test=24", TEXT),
+            (
+                "scenes",
+                "scenes:grid=6,num_train=60,num_valid=12,num_test=24",
+                dict.fromkeys((*ARMS, SEARCH), 1) | dict.fromkeys(MAIN, 2),
+            ),
+            ("countdown", "countdown:largest=9,num_train=60,num_valid=12,num_test=24", dict.fromkeys(MAIN, 1)),
         )
     ),
     together=False,
@@ -149,10 +151,14 @@ def study(*, quick: bool = False, run: Path | None = None, seed: int = 0, out: P
         raise ValueError(f"--scale {scale}: unknown; {nearest(scale, SCALES)}")
     plan = QUICK if quick else SCALES[scale]
     at_once = workers() if plan.together else 1
-    cells = [(topic, exam, s) for topic, exam in plan.topics for s in range(seed, seed + topic.seeds)]
-    train_all({folder_of(out, t, BASE, s): t.base(s) for t, _, s in cells}, at_once=at_once)
-    do_all({folder_of(out, t, a, s): learning(t, a, s, out) for t, _, s in cells for a in t.arms}, at_once=at_once)
-    arms = [(t, e, a, s) for t, e, s in cells for a in (BASE, *t.arms)]
+    arms = [
+        (topic, exam, arm, seed + number)
+        for topic, exam in plan.topics
+        for number in range(max(topic.arms.values()))
+        for arm in (BASE, *topic.learned_at(number))
+    ]
+    train_all({folder_of(out, t, a, s): t.base(s) for t, _, a, s in arms if a == BASE}, at_once=at_once)
+    do_all({folder_of(out, t, a, s): learning(t, a, s, out) for t, _, a, s in arms if a != BASE}, at_once=at_once)
     do_all({folder_of(out, t, a, s): examining(t, e, a, s, out) for t, e, a, s in arms}, at_once=at_once)
     found = [measured(folder_of(out, t, a, s)) for t, _, a, s in arms]
     curves = [

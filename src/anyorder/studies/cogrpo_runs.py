@@ -45,8 +45,8 @@ class Topic:
         practice: the task whose training problems are answered for rewards; its held-out ones watch the progress.
         steps: of the base's training, `rows` rows each.
         num_steps: of the sampler, T, for which schedules are learned.
-        arms: what is learned, names of `ARMS`; also SEARCH.
-        seeds: of everything: problems, base model, noise of learning.
+        arms: what is learned, names of `ARMS` and SEARCH, and how many seeds of it, the first ones: each has its own
+            problems, base model and noise of learning.
         learning: keys of `RlConfig` that all arms share.
     """
 
@@ -58,9 +58,12 @@ class Topic:
     rows: int
     lr: float
     num_steps: int
-    arms: tuple[str, ...]
+    arms: dict[str, int]
     learning: dict[str, Any]
-    seeds: int = 3
+
+    def learned_at(self, number: int) -> list[str]:
+        """The arms that the seed of this number, from 0, has."""
+        return [arm for arm, seeds in self.arms.items() if number < seeds]
 
     def base(self, seed: int) -> RunConfig:
         """The training of the base model."""

@@ -6,7 +6,7 @@ A row is `(3+5)*(2-7)>` and then the number, `-40`. Brackets stand where they ar
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar, Final, final
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems, check_counts
+from anyorder.data.tasks.base import Problems, apart, check_counts
 from anyorder.data.tasks.expression import Expression, Operation, value, write
 from anyorder.data.tasks.layout import Layout
 from anyorder.data.tokenizer import SymbolTokenizer
@@ -108,8 +108,7 @@ class Arithmetic:
 
     def train(self, *, noise: Noise) -> TaskRows:
         """Rows to train on."""
-        held_out = {*self._drawn("test", noise), *self._drawn("valid", noise)}
-        return self.layout.train(self._rows([e for e in self._drawn("train", noise) if e not in held_out]))
+        return self.layout.train(self._rows("train", noise))
 
     def train_problems(self, *, noise: Noise) -> Problems:
         """The expressions of the training rows, to be answered."""
@@ -117,12 +116,11 @@ class Arithmetic:
 
     def valid(self, *, noise: Noise) -> Problems:
         """Held-out expressions to choose settings with."""
-        reported = set(self._drawn("test", noise))
-        return self.layout.problems(self._rows([e for e in self._drawn("valid", noise) if e not in reported]))
+        return self.layout.problems(self._rows("valid", noise))
 
     def test(self, *, noise: Noise) -> Problems:
         """Held-out expressions to report."""
-        return self.layout.problems(self._rows(self._drawn("test", noise)))
+        return self.layout.problems(self._rows("test", noise))
 
     def formed(self, problems: Problems, x: Int[Tensor, "B L"]) -> Bool[Tensor, " B"]:
         """Whether each row keeps its prompt and then is a whole number, written in one way, that ends."""
@@ -145,7 +143,8 @@ class Arithmetic:
         row = torch.arange(count)
         return draw_expressions(row, depth=self.depth, operators=self.operators, top=self.top, noise=law)
 
-    def _rows(self, drawn: list[Expression]) -> Int[Tensor, "B L"]:
-        prompts = [f"{write(expression)}>" for expression in drawn]
-        answers = [str(value(expression)) for expression in drawn]
+    def _rows(self, split: str, noise: Noise) -> Int[Tensor, "B L"]:
+        kept = apart(split, drawn=partial(self._drawn, noise=noise))
+        prompts = [f"{write(expression)}>" for expression in kept]
+        answers = [str(value(expression)) for expression in kept]
         return self.layout.lists(self.tokenizer.encode_batch(prompts), self.tokenizer.encode_batch(answers))

@@ -1,8 +1,8 @@
 """A task: instances with a known answer, a checker, and a picture. Its rows train through the same loader as text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Final, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -11,6 +11,9 @@ from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.rows import TaskRows
 from anyorder.data.tokenizer import SymbolTokenizer
+
+Item = TypeVar("Item")
+EARLIER: Final = {"test": (), "valid": ("test",), "train": ("test", "valid")}  # splits that a split keeps clear of
 
 
 @dataclass(frozen=True)
@@ -101,3 +104,17 @@ def check_counts(task: object, called: str, counts: Sequence[str]) -> None:
     for name in counts:
         if getattr(task, name) < 1:
             raise ValueError(f"{called} {name}={getattr(task, name)}: must be >= 1")
+
+
+def apart(
+    split: str, *, drawn: Callable[[str], Sequence[Item]], key: Callable[[Item], Hashable] = lambda item: item
+) -> list[Item]:
+    """The items of a split that are none of those reported on or, for training, chosen by.
+
+    Args:
+        split: "train", "valid" or "test"; nothing of "test" is left out.
+        drawn: the items of a split as its law draws them, each split alone.
+        key: equal for items that must not be in two splits.
+    """
+    known = {key(item) for other in EARLIER[split] for item in drawn(other)}
+    return [item for item in drawn(split) if key(item) not in known]

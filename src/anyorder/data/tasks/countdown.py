@@ -5,7 +5,7 @@ another expression than the stored one is correct too.
 """
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import ClassVar, Final, final
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.data.rows import TaskRows
-from anyorder.data.tasks.base import Problems, check_counts
+from anyorder.data.tasks.base import Problems, apart, check_counts
 from anyorder.data.tasks.expression import Expression, expressions, filled, leaves, parse, value, write
 from anyorder.data.tasks.layout import Layout
 from anyorder.data.tokenizer import SymbolTokenizer
@@ -139,8 +139,7 @@ class Countdown:
 
     def train(self, *, noise: Noise) -> TaskRows:
         """Rows to train on."""
-        held_out = {r.key for r in self._drawn("test", noise) + self._drawn("valid", noise)}
-        return self.layout.train(self._rows([r for r in self._drawn("train", noise) if r.key not in held_out]))
+        return self.layout.train(self._rows("train", noise))
 
     def train_problems(self, *, noise: Noise) -> Problems:
         """The problems of the training rows, to be answered."""
@@ -148,12 +147,11 @@ class Countdown:
 
     def valid(self, *, noise: Noise) -> Problems:
         """Held-out problems to choose settings with."""
-        reported = {r.key for r in self._drawn("test", noise)}
-        return self.layout.problems(self._rows([r for r in self._drawn("valid", noise) if r.key not in reported]))
+        return self.layout.problems(self._rows("valid", noise))
 
     def test(self, *, noise: Noise) -> Problems:
         """Held-out problems to report."""
-        return self.layout.problems(self._rows(self._drawn("test", noise)))
+        return self.layout.problems(self._rows("test", noise))
 
     def asked(self, row: Int[Tensor, " L"]) -> tuple[list[int], int]:
         """The numbers and the target of a row's prompt."""
@@ -192,7 +190,8 @@ class Countdown:
         law = noise.at(f"{self.numbers} of {self.largest} to {self.top}").at(split)
         return draw_rounds(torch.arange(count), numbers=self.numbers, largest=self.largest, top=self.top, noise=law)
 
-    def _rows(self, rounds: list[Round]) -> Int[Tensor, "B L"]:
+    def _rows(self, split: str, noise: Noise) -> Int[Tensor, "B L"]:
+        rounds = apart(split, drawn=partial(self._drawn, noise=noise), key=lambda r: r.key)
         prompts = [f"{','.join(map(str, r.numbers))}={r.target}>" for r in rounds]
         answers = [write(r.expression) for r in rounds]
         return self.layout.lists(self.tokenizer.encode_batch(prompts), self.tokenizer.encode_batch(answers))
