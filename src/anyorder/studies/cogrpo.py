@@ -47,7 +47,6 @@ LEARNING: Final[dict[str, Any]] = {
     "save_every": 20,
     "lr_model": 5e-4,
     "lr_schedule": 3e-3,
-    "decay": 0.5,
 }
 TINY: Final = Plan(
     (
