@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from anyorder.core.types import Batch, Canvas, Carry, Step, Vocab, put_rows, take_rows
+from anyorder.core.types import Batch, Canvas, Carry, Step, Vocab, moved, put_rows, take_rows
+from anyorder.data.tasks.base import Problems
 
 
 def a_step(rows=4, length=3):
@@ -69,6 +70,11 @@ def test_a_canvas_opens_masks_that_are_neither_prompt_nor_padding():
 
 def test_a_batch_moves_whole():
     batch = Batch(torch.zeros(1, 2).long(), torch.ones(1, 2).bool(), None, torch.arange(1))
-    moved = batch.to(torch.device("meta"))
-    assert {moved.tokens.device.type, moved.target.device.type, moved.sample_id.device.type} == {"meta"}
-    assert moved.segment is None
+    there = moved(batch, torch.device("meta"))
+    assert {there.tokens.device.type, there.target.device.type, there.sample_id.device.type} == {"meta"}
+    assert there.segment is None
+    problems = moved(
+        Problems(canvas=Canvas.of(batch.tokens, vocab=Vocab(3, 3, 3)), x0=batch.tokens), there.tokens.device
+    )
+    assert {problems.canvas.window.device.type, problems.x0.device.type} == {"meta"}
+    assert moved(batch, None).tokens is batch.tokens

@@ -220,7 +220,7 @@ def test_what_is_not_explored_has_no_density():
 def test_what_cannot_explore_is_refused():
     with pytest.raises(ValueError, match=r"policy\.std"):
         SchedulePolicy(INSIDE, StepTable(3), std=0.0)
-    with pytest.raises(ValueError, match=r"policy\.explore='some': must be one of all, ratio"):
+    with pytest.raises(ValueError, match=r"policy\.explore='some': must be one of all, ratio, ratio-only"):
         SchedulePolicy(INSIDE, StepTable(3), explore="some")
     with pytest.raises(ValueError, match="concentration"):
         Counts(0.0)

@@ -110,6 +110,16 @@ def test_the_ratio_alone_is_explored_and_the_other_knobs_learn_as_well(tmp_path)
     assert (weights(tmp_path)["policy.body.added"][:2, :3].abs() > 1e-3).all()
 
 
+def test_the_ratio_alone_learns(tmp_path):
+    config = settings(schedule=SMALL["schedule"] | {"explore": "ratio-only"}, iterations=3)
+    _, _, taken = taken_by(config)
+    assert taken.action[:, :, 0].std() > 0.1
+    run(tmp_path, config)
+    added = weights(tmp_path)["policy.body.added"]
+    assert (added[:2, 0].abs() > 1e-3).all()
+    assert (added[:, 1:] == 0).all()
+
+
 def test_equal_answers_share_what_one_is_worth(tmp_path):
     rows = torch.tensor([[1, 2], [1, 2], [1, 3], [1, 2], [1, 2], [4, 4], [4, 5], [4, 5]])
     value = torch.tensor([6.0, 6.0, 5.0, 6.0, 3.0, 2.0, -1.0, -1.0]).double()

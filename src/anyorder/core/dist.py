@@ -1,4 +1,4 @@
-"""Ranks: who am I, how many are we, sums over all of us. One process alone needs no set-up."""
+"""Ranks: who am I, how many are we, where do I compute, sums over all of us. One process alone needs no set-up."""
 
 import os
 
@@ -13,6 +13,11 @@ def rank() -> int:
 
 def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """Where this rank computes: its GPU, where PyTorch sees one, or else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def start() -> None:

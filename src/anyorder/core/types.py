@@ -44,6 +44,16 @@ def take_rows(value: Any, rows: Int[Tensor, " N"]) -> Any:
     return value
 
 
+def moved(value: Any, device: torch.device | None) -> Any:
+    """The same dataclass with every tensor in it on a device (dataclasses are entered); None: where it is."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
 def put_rows(value: Any, rows: Int[Tensor, " N"], part: Any) -> Any:
     """The same dataclass with the given rows replaced by those of `part`; inverse of `take_rows`, edits nothing."""
     if isinstance(value, Tensor):
@@ -72,15 +82,6 @@ class Batch:
     target: Bool[Tensor, "B L"]
     segment: Int[Tensor, "B L"] | None
     sample_id: Int[Tensor, " B"]
-
-    def to(self, device: torch.device) -> "Batch":
-        return dataclasses.replace(
-            self,
-            tokens=self.tokens.to(device),
-            target=self.target.to(device),
-            segment=None if self.segment is None else self.segment.to(device),
-            sample_id=self.sample_id.to(device),
-        )
 
 
 @dataclass(frozen=True)

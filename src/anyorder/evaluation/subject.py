@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
-from anyorder.core.types import Canvas
+from anyorder.core.types import Canvas, moved
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.guidance.classifier_free import ClassifierFree
 
@@ -106,14 +106,8 @@ def canvas_of(
     target = (place >= begins) & (place < ends)
     segment = (place < ends).long() if int(ends.min()) < width else None
     names: Int[Tensor, " B"] = torch.tensor([name_of(a) for a, _ in rows])
-    canvas = Canvas(
-        x=x.to(subject.device),
-        fixed=(~target).to(subject.device),
-        window=target.to(subject.device),
-        segment=None if segment is None else segment.to(subject.device),
-        row_id=names.to(subject.device),
-    )
-    return canvas, target.to(subject.device)
+    canvas = Canvas(x=x, fixed=~target, window=target, segment=segment, row_id=names)
+    return moved(canvas, subject.device), target.to(subject.device)
 
 
 def stream(seed: int, name: str) -> Noise:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from anyorder.core.types import moved
 from anyorder.likelihood.bound import Rows
 
 BUCKET = 8  # lengths that share a batch: those that round up to the same multiple of it
@@ -27,9 +28,6 @@ def rows_of(
     place = torch.arange(width)
     target = (place >= torch.tensor(begins)[:, None]) & (place < lengths[:, None])
     segment = (place < lengths[:, None]).long() if int(lengths.min()) < width else None
-    return Rows(
-        tokens=torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in tokens]).to(device),
-        target=target.to(device),
-        segment=None if segment is None else segment.to(device),
-        row_id=torch.tensor(row_id).to(device),
-    )
+    held = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in tokens])
+    made: Rows = moved(Rows(tokens=held, target=target, segment=segment, row_id=torch.tensor(row_id)), device)
+    return made

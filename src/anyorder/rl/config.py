@@ -17,7 +17,7 @@ class ScheduleConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
     body: Literal["table", "figures", "adaptive"] = "figures"  # what a policy sees: the step, canvas figures, states
     width: PositiveInt = 64  # of "figures"
     std: PositiveFloat = 0.3  # of exploration, before squashing
-    explore: Literal["all", "ratio"] = "all"  # "ratio": temperatures and guidance learn through the exact likelihood
+    explore: Literal["all", "ratio", "ratio-only"] = "all"  # "ratio": the others learn through the exact likelihood
     counts: bool = False  # draw how many tokens a step writes (rl.counts) instead of the share that stays masked
     concentration: PositiveFloat = 20.0  # of these counts
 

@@ -28,7 +28,7 @@ def examine(stage: Stage) -> Evaluation:
         if price == prices[0]:
             distinct = kinds(taken.final, group=len(reward)) / len(reward)
             first_ones = take_rows(stage.lesson.valid, torch.arange(len(reward)))
-            correct = float(stage.lesson.task.correct(first_ones, taken.final).double().mean())
+            correct = float(stage.lesson.task.correct(first_ones, taken.final.cpu()).double().mean())
     if stage.config.stop.max_gap is not None:
         practice = float(answered(stage, stage.lesson.train, prices[0])[0].mean())
     first = points[0]
@@ -51,4 +51,4 @@ def answered(stage: Stage, problems: Problems, price: float) -> tuple[Float[Tens
     chosen, canvas = asked(problems, torch.arange(count), group=1)
     every = torch.full((count,), price, dtype=torch.float64)
     taken = stage.answer(canvas, noise=stage.noise.at("evaluate"), price=every)
-    return stage.lesson.reward(Samples.of(taken.final, chosen, task=stage.lesson.task)), taken
+    return stage.lesson.reward(Samples.of(taken.final.cpu(), chosen, task=stage.lesson.task)), taken

@@ -120,13 +120,14 @@ class Run:
         share(config.prompts)
         self.noise = Noise.of(config.seed).at("rl")
         self.sampler = make_steered(config)
+        model.to(dist.device())
         self.reference = copy.deepcopy(model).requires_grad_(False).eval() if config.objective.beta > 0 else None
         policy = make_policy(config, model, lesson.task)
         model.requires_grad_(True)  # a loaded one is frozen
         if config.lora:
             add_lora(model, config.lora, noise=self.noise.at("lora"))
         self.start = digest(model)
-        self.actor, self.model, self.policy = Actor(model.eval(), policy), model, policy
+        self.actor, self.model, self.policy = Actor(model.eval(), policy).to(dist.device()), model, policy
         self.parts = {"model": model, "schedule": policy}
         self.stage = Stage(config, lesson, model, self.sampler, policy, self.noise)
         groups = [

@@ -18,7 +18,7 @@ from anyorder.rl.kl import gaussian_kl
 from anyorder.samplers.look import Look
 from anyorder.samplers.schedules import Table
 
-EXPLORED: Final = ("all", "ratio")
+EXPLORED: Final = ("all", "ratio", "ratio-only")
 LEAST: Final = 1e-3  # knobs are moved from at least so far inside their range: there what is learned has an effect
 
 
@@ -71,7 +71,7 @@ class SchedulePolicy(nn.Module):
         std: of what is added while exploring.
         explore: "all" knobs, or the "ratio" alone, which decides how many tokens are written: a whole number, through
             which nothing can be differentiated. The others then stay at their mean, and learn as arguments of an exact
-            likelihood (`again`).
+            likelihood (`again`); with "ratio-only" they stay as made by hand.
         counts: draw how many tokens each step writes, instead of the share that stays masked (`Counts`).
         may_finish: a count may be all that is left (`Steered.may_finish`).
         prices: the lowest and the highest price of a pass, of which `body` sees a row's as the last figure of its

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anyorder.core import dist
 from anyorder.core.noise import Noise
-from anyorder.core.types import Canvas
+from anyorder.core.types import Canvas, moved
 from anyorder.models.transformer import Transformer
 from anyorder.rl.advantage import Advantages
 from anyorder.rl.config import RlConfig
@@ -50,16 +50,16 @@ class Stage:
         explore: bool = False,
         alike: int = 1,
     ) -> Trajectory:
-        """Rows written under the policy: at its mean, or exploring."""
-        sampler = dataclasses.replace(self.sampler, alike=alike)
+        """Rows written under the policy, at its mean or exploring; they lie where this rank computes."""
+        sampler, device = dataclasses.replace(self.sampler, alike=alike), dist.device()
         return roll_out(
             self.model,
             sampler,
-            canvas,
+            moved(canvas, device),
             noise=noise,
             policy=self.policy,
             explore=explore,
-            price=price.to(canvas.x.device),
+            price=price.to(device),
         )
 
 
@@ -115,13 +115,13 @@ def take(stage: Stage, iteration: int, phase: frozenset[str], *, counted: str) -
         explore="schedule" in phase,
         alike=c.group if phase == {"schedule"} and c.common_noise and c.schedule.explore == "all" else 1,
     )
-    samples = Samples.of(taken.final, chosen, task=lesson.task)
+    samples = Samples.of(taken.final.cpu(), chosen, task=lesson.task)
     earned, compared = worths(lesson.reward, samples, group=c.group if c.reward_scale else 0)
     if c.reward_shared:
-        compared = shared(compared, taken.final, group=c.group)
-    cost = price.to(earned.device) * taken.nfe / stage.sampler.steering.num_steps
-    wrong, length = malformed(samples, task=lesson.task), lengths(counted, taken)
-    figures = torch.stack([earned - cost, compared - cost, taken.nfe, wrong, length])
+        compared = shared(compared, samples.x, group=c.group)
+    nfe, length = taken.nfe.cpu(), lengths(counted, taken).cpu()
+    cost = price * nfe / stage.sampler.steering.num_steps
+    figures = torch.stack([earned - cost, compared - cost, nfe, malformed(samples, task=lesson.task), length])
     return _among_all(stage, taken, figures, mine)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Sampler
-from anyorder.core.types import Canvas, Sample, take_rows
+from anyorder.core.types import Canvas, Sample, moved, take_rows
 from anyorder.data.loader import in_order
 from anyorder.data.rows import TaskRows
 from anyorder.data.tasks import Problems, Star, make_task
@@ -214,7 +214,7 @@ def likelihood(who: Subject, problems: Problems, *, draws: int, seed: int, noise
     rows = TaskRows(tokens=problems.x0, target=layout.is_answer.expand_as(problems.x0), vocab=layout.vocab)
     with torch.no_grad():
         parts = [
-            score(who.model, batch.to(device), kind=who.kind, draws=draws, noise=noise)[0].double().cpu()
+            score(who.model, moved(batch, device), kind=who.kind, draws=draws, noise=noise)[0].double().cpu()
             for batch in in_order(rows, rows=64)
         ]
     nats, tokens = torch.cat(parts), lengths(problems.x0, layout).double()

@@ -19,7 +19,7 @@ from anyorder.core.config import claim_folder
 from anyorder.core.files import locked, sweep_temporaries, write_atomic
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
-from anyorder.core.types import Batch
+from anyorder.core.types import Batch, moved
 from anyorder.data.loader import Loader, in_order
 from anyorder.data.rows import RowSource
 from anyorder.data.tokenizer import Tokenizer
@@ -88,13 +88,12 @@ class Run:
 
     def __init__(self, config: RunConfig, data: RunData, folder: Path) -> None:
         self.config, self.data, self.folder = config, data, folder
-        self.noise = Noise.of(config.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.noise, self.device = Noise.of(config.seed), dist.device()
         vocab = data.tokenizer.vocab
         shape = config.resolved_model(length=data.train.length)
         self.model = trainable(shape, vocab, dtype=getattr(torch, config.dtype))
         self.model.init_weights(self.noise.at("init"))
-        self.model.to(device)
+        self.model.to(self.device)
         if config.compile:
             self.model.compile()
         kernels = fused_kernels() if config.compile else SLICED
@@ -105,7 +104,6 @@ class Run:
         self.loader = Loader(
             data.train, rows=config.batch.rows, noise=self.noise.at("data"), random_length=random_length
         )
-        self.device = device
         self.tokens, self.seconds = 0, 0.0
         self._since, self._nats, self._counted = time.monotonic(), 0.0, 0
 
@@ -182,7 +180,7 @@ class Run:
         parts = (
             self.loader.batch_at(step, rank=dist.rank(), world=dist.world(), micro=i, num_micro=num) for i in range(num)
         )
-        return [part.to(self.device) for part in parts]
+        return [moved(part, self.device) for part in parts]
 
     def _clock(self) -> float:
         """Seconds of training so far, over all restarts."""
@@ -223,7 +221,7 @@ class Run:
         with eager, self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext():
             value = validate(
                 self.model,
-                [b.to(self.device) for b in in_order(self.data.valid, rows=16, limit=self.config.evaluate.rows)],
+                [moved(b, self.device) for b in in_order(self.data.valid, rows=16, limit=self.config.evaluate.rows)],
                 kind=self.config.process.kind,
                 draws=self.config.evaluate.draws,
                 noise=self.noise.at("validate"),
