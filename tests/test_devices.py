@@ -134,9 +134,10 @@ def lines(path):
     return [{k: v for k, v in r.items() if "second" not in k} for r in read_records(path)]
 
 
-def test_training(tiny_runs, tmp_path, monkeypatch):
-    words = ["train", *tiny_runs.options(), "--process.kind", "mdm", "--quiet", "--evaluate.every", "10"]
-    words += ["--num_steps", "10", "--save_every", "5"]
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_training(tiny_runs, tmp_path, monkeypatch, kind):
+    words = ["train", *tiny_runs.options(), "--process.kind", kind, "--quiet", "--evaluate.every", "3"]
+    words += ["--num_steps", "3", "--save_every", "2", "--evaluate.rows", "4", "--evaluate.draws", "4"]
     assert main([*words, "--out", str(tmp_path / "here")]) == 0
     with elsewhere() as device:
         monkeypatch.setattr(dist, "device", lambda: device)

@@ -15,7 +15,7 @@ from anyorder.rl.make import make_table
 from anyorder.rl.search import Search
 from anyorder.samplers.schedules import hand
 from anyorder.samplers.steered import Steered
-from anyorder.studies.cogrpo import QUICK, TINY, study
+from anyorder.studies.cogrpo import PILOT, QUICK, TINY, study
 from anyorder.studies.cogrpo_measure import Exam, Measured, Subject, diversity, examined, interpolated
 from anyorder.studies.cogrpo_report import Curve, checks, pictures, show
 from anyorder.studies.cogrpo_runs import ARMS, BASE, SEARCH
@@ -99,6 +99,8 @@ def test_aims_are_read_off_paired_seeds():
     assert not noisy[0].met
     strong = list(aims(**{"model-adanat": (0.6, 0.6, 0.61)}).values())
     assert [c.met for c in strong[:3]] == [True, True, False]
+    few = {BASE: (0.1, 0.1), "model": (0.3, 0.4), "schedule": (0.2, 0.2), "joint": (0.5, 0.6)}
+    assert len(checks([m for arm, own in few.items() for m in seeds_of(arm, own)])) == 6  # without other arms
     fewer = list(aims(**{"model-adanat": (0.4, 0.41)}).values())
     assert fewer[2].value == pytest.approx(0.2 - 0.0)
     equal = list(aims(model=(0.1, 0.11, 0.1), schedule=(0.1, 0.11, 0.1)).values())
@@ -124,7 +126,7 @@ def explored(schedule):
 
 
 def test_every_arm_learns_from_as_many_answers_and_differs_in_what_it_learns_only():
-    for topic, _ in (*TINY.topics, *QUICK.topics):
+    for topic, _ in (*TINY.topics, *PILOT.topics, *QUICK.topics):
         plain = [topic.learned(arm, 1) for arm in topic.arms]
         same = {"mode": "joint", "likelihood": "fill", "objective": ObjectiveConfig()}
         alike = [c.model_copy(update=same | {"schedule": explored(c.schedule)}) for c in plain]

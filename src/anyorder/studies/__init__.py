@@ -97,7 +97,7 @@ STUDIES = {
         "model and schedule learned together from rewards, against either alone: images, countdown, sudoku",
         "cogrpo",
         trains=True,
-        scales=("tiny",),
+        scales=("tiny", "pilot"),
     ),
     "likelihood-variance": Study(
         "how many passes a likelihood takes: estimators of public code beside ours", "likelihood_variance"

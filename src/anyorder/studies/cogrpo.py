@@ -131,7 +131,20 @@ QUICK: Final = Plan(
     ),
     together=False,
 )
-SCALES: Final = {"tiny": TINY}
+IMAGES_TOPIC, IMAGES_EXAM = TINY.topics[0]
+PILOT: Final = Plan(
+    (
+        (
+            replace(
+                IMAGES_TOPIC,
+                arms=dict.fromkeys(MAIN, 5),
+                learning=IMAGES_TOPIC.learning | {"iterations": 320, "save_every": 80},
+            ),
+            IMAGES_EXAM,
+        ),
+    )
+)
+SCALES: Final = {"tiny": TINY, "pilot": PILOT}
 
 
 def study(*, quick: bool = False, run: Path | None = None, seed: int = 0, out: Path, scale: str = "tiny") -> Findings:
@@ -140,7 +153,7 @@ def study(*, quick: bool = False, run: Path | None = None, seed: int = 0, out: P
     Args:
         quick: toy models, trained for seconds, of which nothing is expected.
         out: its folder; runs are made in folders below it, and sheets of images beside them.
-        scale: "tiny", for two CPU cores.
+        scale: "tiny", for two CPU cores; "pilot": the main arms on images, with as many answers as the pilot took.
     Raises:
         ValueError: `run` is given, an unknown scale, or `out` holds runs of other settings.
     """

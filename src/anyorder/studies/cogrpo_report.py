@@ -201,13 +201,14 @@ def checks(found: Sequence[Measured]) -> list[Check]:
     """On images: both together against either alone against neither, the steps saved, the pilot's figures."""
     rewards = {arm: [m.reward for m in of(found, IMAGES, arm)] for arm in arms_of(found, IMAGES)}
     means = {arm: sum(values) / len(values) for arm, values in rewards.items()}
-    co, alone = max(CO, key=means.__getitem__), max(ALONE, key=means.__getitem__)
+    co, alone = (max((arm for arm in arms if arm in means), key=means.__getitem__) for arms in (CO, ALONE))
 
     def least_gain(above: str, below: str) -> float:
         mean, half = mean_and_half([a - b for a, b in zip(rewards[above], rewards[below])])
         return mean - half
 
-    first, second, third = least_gain(co, alone), least_gain(alone, BASE), least_gain(co, RIVAL)
+    above = [(co, alone), (alone, BASE), *([(co, RIVAL)] if RIVAL in means else [])]
+    gains = {pair: least_gain(*pair) for pair in above}
     saved = []
     for own, base in zip(of(found, IMAGES, co), of(found, IMAGES, BASE)):
         reached = interpolated(base.by_steps, own.reward)
@@ -216,9 +217,10 @@ def checks(found: Sequence[Measured]) -> list[Check]:
     counting = sum(m.by_kind["counting"] for m in of(found, IMAGES, co)) / len(saved)
     distinct = sum(m.distinct for m in of(found, IMAGES, co)) / len(saved)
     return [
-        Check(f"{NAMES[co]}, over {NAMES[alone]}: lower end of the interval", first, "> 0", first > 0),
-        Check(f"{NAMES[alone]}, over the base: lower end of the interval", second, "> 0", second > 0),
-        Check(f"{NAMES[co]}, over {NAMES[RIVAL]}: lower end of the interval", third, "> 0", third > 0),
+        *(
+            Check(f"{NAMES[a]}, over {NAMES[b]}: lower end of the interval", gain, "> 0", gain > 0)
+            for (a, b), gain in gains.items()
+        ),
         Check(f"steps the base needs for the reward of {NAMES[co]}, over its own", fewer, ">= 4", fewer >= 4),
         Check(f"{NAMES[co]}: right", means[co], "> .528, the pilot's", means[co] > PILOT["joint"]),
         Check(f"{NAMES[co]}: counting", counting, "> .08, the pilot's", counting > PILOT_COUNTING),

@@ -70,9 +70,9 @@ def computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     known = {id(_held(t)): t for t in given}  # what was changed in place is the tensor that was given
 
     def wrapped(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        return known.get(id(value)) if id(value) in known else Away(value) if goes else value
+        if not isinstance(value, Tensor) or not goes:
+            return known.get(id(value), value)
+        return known[id(value)] if id(value) in known else Away(value)
 
     return tree_map(wrapped, out)
 
