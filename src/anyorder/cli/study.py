@@ -59,7 +59,9 @@ def study(args: list[str]) -> None:
         "--out", type=Path, metavar="DIR", help="where to write (default runs/study-NAME, with -quick or -SCALE)"
     )
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, with fewer draws")
-    parser.add_argument("--scale", metavar="SCALE", help="of studies with several: tiny (default), pilot (cogrpo), or paper, for a GPU")
+    parser.add_argument(
+        "--scale", metavar="SCALE", help="of studies with several: tiny (default), pilot (cogrpo), or paper, for a GPU"
+    )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a trained model to study as well")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
     found = parser.parse(args)
