@@ -153,7 +153,7 @@ def study(*, quick: bool = False, run: Path | None = None, seed: int = 0, out: P
     Args:
         quick: toy models, trained for seconds, of which nothing is expected.
         out: its folder; runs are made in folders below it, and sheets of images beside them.
-        scale: "tiny", for two CPU cores; "pilot": the model alone and both, on images, with as many answers as the pilot took.
+        scale: "tiny", for two CPU cores; "pilot": model alone and both on images, from as many answers as the pilot.
     Raises:
         ValueError: `run` is given, an unknown scale, or `out` holds runs of other settings.
     """
