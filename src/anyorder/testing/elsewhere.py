@@ -41,11 +41,11 @@ class Away(Tensor):
         out.held = held
         return out
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
         return f"Away({self.held})"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return computed(func, args, kwargs or {})
@@ -96,7 +96,7 @@ def _check(func: Any, args: tuple[Any, ...], given: Sequence[Tensor], *, goes: b
         raise RuntimeError(f"{func}: expected all tensors on one device, found some on the CPU and some elsewhere")
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -140,5 +140,5 @@ def elsewhere() -> Iterator[torch.device]:
     """A device to move models and rows to, inside the block."""
     views = mock.patch.object(torch, "inference_mode", torch.no_grad)  # tensors made in it have no views of ours
     fused = mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=[DEVICE.type])
-    with _Operations(), _Literals(), views, fused:
+    with _Operations(), _Literals(), views, fused:  # type: ignore[no-untyped-call]
         yield DEVICE
