@@ -218,7 +218,12 @@ def checks(found: Sequence[Measured]) -> list[Check]:
     distinct = sum(m.distinct for m in of(found, IMAGES, co)) / len(saved)
     return [
         *(
-            Check(f"{NAMES[a]}, over {NAMES[b]}: lower end of the interval", gain, "> 0", gain > 0)
+            Check(
+                f"{NAMES[a]}, over {'the base' if b == BASE else NAMES[b]}: lower end of the interval",
+                gain,
+                "> 0",
+                gain > 0,
+            )
             for (a, b), gain in gains.items()
         ),
         Check(f"steps the base needs for the reward of {NAMES[co]}, over its own", fewer, ">= 4", fewer >= 4),
