@@ -4,6 +4,7 @@ All are frozen. Shapes use the axes B rows, L positions, V vocabulary. Token ids
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,20 +37,19 @@ class Vocab:
 
 def take_rows(value: Any, rows: Int[Tensor, " N"]) -> Any:
     """The same dataclass with only the given rows of every tensor in it (dataclasses are entered, None is kept)."""
-    if isinstance(value, Tensor):
-        return value[rows]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: take_rows(getattr(value, f.name), rows) for f in dataclasses.fields(value)}
-        return dataclasses.replace(value, **fields)
-    return value
+    return _each(value, lambda tensor: tensor[rows])
 
 
 def moved(value: Any, device: torch.device | None) -> Any:
     """The same dataclass with every tensor in it on a device (dataclasses are entered); None: where it is."""
+    return _each(value, lambda tensor: tensor.to(device))
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device)
+        return change(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        fields = {f.name: _each(getattr(value, f.name), change) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **fields)
     return value
 

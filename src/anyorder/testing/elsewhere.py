@@ -1,7 +1,7 @@
 """A device that is not the CPU, on any machine: what is forgotten there fails here as it would on a GPU.
 
-Its tensors hold CPU tensors and compute with them, so that results are those of the CPU to the bit; but they refuse to
-meet tensors that were left on the CPU.
+Its tensors hold CPU tensors and compute with them, so that results are the CPU's, up to the rounding of kernels that
+PyTorch chooses by device; but they refuse to meet tensors that were left on the CPU.
 """
 
 import contextlib
