@@ -27,7 +27,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     `corpus` to `validation` decide what is written to disk; `length`, `packing`, `random_length` only how it is read.
     """
 
-    corpus: str = "stdlib"  # stdlib, a text file, a folder, a glob, FILE.jsonl or hub:NAME
+    corpus: str = "stdlib"  # stdlib, packages:A,B, a file, a folder, a glob, FILE.jsonl or hub:NAME
     field: str = "text"  # key of the text in a JSONL line or hub row
     tokenizer: Literal["bytes", "bpe"] = "bpe"
     vocab_size: Annotated[int, Field(ge=257)] = 4096  # of the BPE, EOS included; bytes always have 257

@@ -5,16 +5,15 @@ import glob
 import hashlib
 import importlib
 import json
-import platform
-import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-NOT_LIBRARY = frozenset({"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+from anyorder.data.packages import package_files
+
 SNIFF = 8192  # a file with a zero byte this early is binary; the rule of git
-SPECS = "data.corpus is stdlib, a text file, a folder, a glob, a .jsonl file or hub:NAME"
+SPECS = "data.corpus is stdlib, packages:NAME,NAME, a text file, a folder, a glob, a .jsonl file or hub:NAME"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def open_corpus(spec: str, *, field: str = "text") -> Corpus:
     """The corpus a spec names.
 
     Args:
-        spec: `stdlib` (the running Python's own library), a text file (one document), a folder (its text files,
+        spec: `stdlib` (the running Python's own library), `packages:stdlib,numpy` (installed ones), a text file (one document), a folder (its text files,
             recursively; hidden and binary ones are left out), a glob, a `.jsonl` file (one document per line),
             `hub:NAME` or `hub:NAME:SUBSET`.
         field: the key of the text in a JSONL line or a hub row.
@@ -91,6 +90,8 @@ def open_corpus(spec: str, *, field: str = "text") -> Corpus:
     """
     if spec == "stdlib":
         return standard_library()
+    if spec.startswith("packages:"):
+        return installed_packages(spec)
     if spec.startswith("hub:"):
         return hub_corpus(spec, field=field)
     path = Path(spec).expanduser()
@@ -111,9 +112,26 @@ def open_corpus(spec: str, *, field: str = "text") -> Corpus:
 
 def standard_library() -> Corpus:
     """The `.py` files of the running Python's own library without its tests: 12 MB of text that every machine has."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(p for p in root.rglob("*.py") if not NOT_LIBRARY.intersection(p.relative_to(root).parts))
-    return Corpus(f"stdlib-{platform.python_version()}", lambda: _read_files(files, root=root, field=""))
+    name, root, files = package_files("stdlib")
+    return Corpus(name, lambda: _read_files(files, root=root, field=""))
+
+
+def installed_packages(spec: str) -> Corpus:
+    """The `.py` files of installed packages, `packages:stdlib,numpy`; a file that is in two of them counts once."""
+    names = [name for name in spec.removeprefix("packages:").split(",") if name]
+    if not names:
+        raise ValueError(f"data.corpus={spec!r}: names no package; write packages:stdlib,numpy")
+    packages = [package_files(name) for name in names]
+
+    def read() -> Iterator[Document]:
+        seen: set[str] = set()
+        for _, root, files in packages:
+            for document in _read_files(files, root=root, field=""):
+                if document.digest not in seen:
+                    seen.add(document.digest)
+                    yield document
+
+    return Corpus("packages:" + ",".join(package[0] for package in packages), read)
 
 
 def folder_files(folder: Path) -> list[Path]:

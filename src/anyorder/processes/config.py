@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveInt
 
 from anyorder.core.config import nearest
 from anyorder.core.protocols import Process
@@ -10,7 +10,7 @@ from anyorder.core.schedule import SCHEDULES
 from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.cross_entropy import SLICED, NllKernels
 from anyorder.processes.insertion import Insertion, LengthWeight
-from anyorder.processes.levels import Draw
+from anyorder.processes.levels import Density, Draw
 from anyorder.processes.masked import MaskedDiffusion
 from anyorder.processes.slots import Slots
 
@@ -24,6 +24,8 @@ class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
     draw: Draw = "antithetic"  # how the rows of a step share their mask levels (ilm: numbers of missing tokens)
     t_min: float = Field(0.0, ge=0.0, lt=1.0)  # the time form draws t from [t_min, 1]; SMDM: 1e-3
     weight: Literal["nelbo", "flat"] = "nelbo"  # flat: every masked token counts the same
+    density: Density = "uniform"  # of mask levels; bell: 6t(1-t), about half a row masked more often than little or all
+    bell_steps: PositiveInt | None = None  # steps that draw from the bell, uniform after them; None: all
     length_weight: LengthWeight = "len_plus_one"  # ilm: of a document of L tokens; "document": 1, as published
     stop_class_weight: float | None = None  # ilm: weight of "nothing is missing", 1 - w of its opposite; None: 1 and 1
     stop_loss_weight: float = 1.0  # ilm: of the stop's loss beside the insertion's
@@ -52,5 +54,7 @@ class ProcessConfig(BaseModel, frozen=True, extra="forbid"):
             group=group,
             t_min=self.t_min,
             weight=self.weight,
+            density=self.density,
+            bell_groups=self.bell_steps,
             kernels=kernels,
         )

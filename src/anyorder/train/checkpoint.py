@@ -62,9 +62,11 @@ def load_checkpoint(folder: Path, *, model: nn.Module, optimizer: torch.optim.Op
     weights = load_file(folder / "model.safetensors")
     _copy_into({name: p.data for name, p in model.named_parameters()}, weights, source=folder)
     saved = load_file(folder / "optimizer.safetensors")
-    for name, p in model.named_parameters():
-        if f"step/{name}" in saved:  # else it has not been updated yet
-            optimizer.state[p] = {key: saved[f"{key}/{name}"].to(p.device) for key in ("step", "exp_avg", "exp_avg_sq")}
+    parameters = dict(model.named_parameters())
+    for key_of, value in saved.items():  # a parameter that was never updated has no entries
+        key, name = key_of.split("/", 1)
+        p = parameters[name]
+        optimizer.state[p][key] = value.to(p.device)
     if ema is not None:
         _copy_into(ema.weights, load_file(folder / "ema.safetensors"), source=folder)
     return state
@@ -92,10 +94,9 @@ def _checksum(body: State) -> str:
 
 def _flat_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{key}/{name}": optimizer.state[p][key].detach().cpu().contiguous()
+        f"{key}/{name}": value.detach().cpu().contiguous()
         for name, p in model.named_parameters()
-        if optimizer.state.get(p)
-        for key in ("step", "exp_avg", "exp_avg_sq")
+        for key, value in optimizer.state.get(p, {}).items()
     }
 
 

@@ -11,8 +11,9 @@ from anyorder.processes.config import ProcessConfig
 
 
 class OptimConfig(BaseModel, frozen=True, extra="forbid"):
-    """AdamW; norms and embeddings are not decayed (SMDM, arXiv:2410.18514, decays them)."""
+    """AdamW or Muon; norms and embeddings are not decayed (SMDM, arXiv:2410.18514, decays them)."""
 
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: for matrices inside blocks, adamw for the rest
     lr: PositiveFloat = 2e-3  # peak
     min_lr_ratio: float = Field(0.1, ge=0.0, le=1.0)  # of the peak, at the last step
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"  # wsd: warm-up, stable, linear decay

@@ -6,14 +6,27 @@ import torch
 from torch import nn
 
 from anyorder.train.config import OptimConfig
+from anyorder.train.muon import Muon, fused_rows
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Fused AdamW; matrices decay, norms and embeddings do not."""
-    decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim == 1 or "embed" in name]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW, or Muon for the matrices inside blocks and AdamW for the rest; norms and embeddings do not decay."""
+    named = list(model.named_parameters())
+    decayed = [p for name, p in named if p.ndim > 1 and "embed" not in name]
+    others = [p for name, p in named if p.ndim == 1 or "embed" in name]
+    if config.kind == "adamw":
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    rows = fused_rows(model)
+    inside = [p for name, p in named if p.ndim == 2 and name.startswith("blocks.")]
+    outside = [p for p in decayed if all(p is not q for q in inside)]
+    return Muon(
+        [(p, rows.get(id(p), [len(p)])) for p in inside],
+        [{"params": outside, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+    )
 
 
 def lr_at(step: int, num_steps: int, config: OptimConfig) -> float:
