@@ -45,7 +45,7 @@ class Trained:
         return load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=self.ema if ema else None)
 
     def numbers(self):
-        moments = [v for p in self.model.parameters() for v in self.optimizer.state[p].values()]
+        moments = [v for p in self.model.parameters() for _, v in sorted(self.optimizer.state[p].items())]
         return [*self.model.state_dict().values(), *moments, *self.ema.weights.values()]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 from anyorder.api.scoring import rows_at_once
+from anyorder.core.device import canvas_device
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.evaluation.subject import Subject
 from anyorder.models.network import Network
@@ -31,5 +32,5 @@ def subject_of(kind: str, model: Network, tokenizer: Tokenizer, *, weights: str 
         max_length=length,
         identity=hashlib.sha256(named.encode()).hexdigest(),
         rows_per_pass=rows_at_once(length, vocab_size=model.vocab.size),
-        device=model.rope_cos.device,
+        device=canvas_device(model.rope_cos.device),
     )

@@ -9,6 +9,7 @@ import torch
 
 from anyorder.api.scoring import rows_at_once
 from anyorder.api.values import GAP
+from anyorder.core.device import canvas_device
 from anyorder.core.noise import Noise
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.likelihood.bound import Rows
@@ -136,7 +137,7 @@ def _likeliest(given: Gapped, ranges: Sequence[range], model: Network, *, noise:
     choices = list(itertools.product(*ranges))
     mask = model.vocab.mask_id
     rows = [given.filled(sizes, mask) for sizes in choices]
-    held = rows_of(rows, begins=[0] * number, row_id=[0] * number, device=model.rope_cos.device)
+    held = rows_of(rows, begins=[0] * number, row_id=[0] * number, device=canvas_device(model.rope_cos.device))
     target = held.target & (held.tokens != mask)
     at_once = rows_at_once(held.tokens.shape[1], vocab_size=model.vocab.size)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """A trained network with its tokenizer: `load` it, let it write, fill gaps, score."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from anyorder.api.scoring import score_texts
 from anyorder.api.values import GAP, Generation, Score
 from anyorder.api.writing import Calls, Job, write
 from anyorder.core.config import nearest, parse_config
+from anyorder.core.device import pick_device, pick_dtype, warn_if_slow
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
 from anyorder.evaluation.answers import Answers, Scoring, answer_questions
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
 from anyorder.models.cache_error import CacheError
 from anyorder.models.network import Network
+from anyorder.models.transformer import Transformer
 from anyorder.samplers.insertion import Room
 from anyorder.samplers.presets import inserts
 from anyorder.trace.record import Record, RowStart, Settings
@@ -258,22 +261,28 @@ class LanguageModel:
         return Job(self.model, self.tokenizer, self.folder, start, rule, n=n, seed=seed, end_at_eos=end_at_eos)
 
 
-def load(path: str | Path, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
+def load(path: str | Path, *, dtype: str = "float32", device: str = "auto") -> LanguageModel:
     """The model in a model folder, in the folder of a finished run, or the main one of a quickstart folder; a published
     checkpoint with its tokenizer.json, in a folder or by its name on the hub ("hub:ORG/NAME").
 
     Args:
-        dtype: of the activations: float32, bfloat16 or float64. Weights stored in float32 stay so; those stored in half
-            precision take on `dtype`.
-        device: as PyTorch names it, such as "cpu" or "cuda".
+        dtype: of the activations: float32, bfloat16, float64, or auto, the one this machine is fast in. Weights
+            stored in float32 stay so; those stored in half precision take on `dtype`.
+        device: "auto" (a CUDA GPU where there is one, else the CPU), "cpu", "cuda", "cuda:1", or "mps", where networks
+            compute in float32 and draws are made on the CPU.
     Raises:
         ValueError: no finished model there (the message says what is there), an altered or truncated file, an unknown
-            dtype, or a GPU that is not there.
+            dtype, or a device that is not there.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: unknown; {nearest(dtype, DTYPES)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}: PyTorch sees no CUDA device here; use 'cpu'")
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: unknown; {nearest(dtype, [*DTYPES, 'auto'])}")
+    where = pick_device(device)
+    slow = warn_if_slow(dtype, where)
+    if slow is not None:
+        warnings.warn(slow, stacklevel=2)
+    kind = pick_dtype("auto", where).dtype if dtype == "auto" else DTYPES[dtype]
     folder = model_folder(Path(path).expanduser())
-    loaded = load_model(folder, dtype=DTYPES[dtype], device=torch.device(device))
+    loaded = load_model(folder, dtype=kind, device=where)
+    if where.type == "mps" and not isinstance(loaded.model, Transformer):
+        raise ValueError(f"device={device!r}: networks of this kind compute in float64 in places; use cpu")
     return LanguageModel(kind=loaded.kind, model=loaded.model, tokenizer=loaded.tokenizer, folder=folder)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from anyorder.api.values import Score
+from anyorder.core.device import canvas_device
 from anyorder.core.noise import Noise
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.likelihood.rolling import rolling
@@ -61,7 +62,7 @@ def score_tokens(
         noise=noise,
         replicates=REPLICATES,
         rows_at_once=rows_at_once(min(length, len(ids)), vocab_size=model.vocab.size),
-        device=model.rope_cos.device,
+        device=canvas_device(model.rope_cos.device),
     )
     return Score(
         nats=made.nats,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anyorder.api.scoring import rows_at_once
 from anyorder.api.values import Generation
+from anyorder.core.device import canvas_device
 from anyorder.core.noise import Noise
 from anyorder.data.hub_tokenizer import piece_of
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
@@ -84,7 +85,7 @@ def write(job: Job, calls: Calls) -> list[Generation]:
     """
     if calls.on_cache_error is not None and job.rule.cache == "none":
         raise ValueError("cache='none': there is no cache to measure; use 'exact' (ARM), 'prefix' or 'dual' (MDM)")
-    vocab, device, noise = job.model.vocab, job.model.rope_cos.device, Noise.of(job.seed).at(STREAM)
+    vocab, device, noise = job.model.vocab, canvas_device(job.model.rope_cos.device), Noise.of(job.seed).at(STREAM)
     sampler, cached = job.rule.build(), job.rule.cached(job.model)
     meter = None if calls.on_cache_error is None else CacheError(cached, job.model)
     model = job.rule.guided(meter or cached)

@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if argv is None and args and args[0] in COMMANDS:
         _start_tuned()
+    if argv is None:
+        warnings.formatwarning = _one_line  # type: ignore[assignment]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # text of a model on a terminal that is not UTF-8
     debug = os.environ.get("ANYORDER_DEBUG", "0") not in ("", "0")
@@ -133,6 +136,11 @@ def _start_tuned() -> None:
     """Begin again, once, under `TUNED`, which must be set before a process starts; what the user has set is kept."""
     if sys.platform == "linux" and not TUNED.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], TUNED | os.environ)
+
+
+def _one_line(message: Warning | str, *_: object) -> str:
+    """A warning as one line for people."""
+    return f"anyorder: warning: {' '.join(str(message).split())}\n"
 
 
 def _say(text: str, *, code: int) -> int:

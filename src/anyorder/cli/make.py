@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from anyorder.cli.overrides import add_keys, given_keys, merged, with_underscores
-from anyorder.cli.parser import Parser
+from anyorder.cli.parser import Parser, add_device
 from anyorder.cli.show import count, finish, pairs, plus_minus
 
 
@@ -23,8 +23,12 @@ def quickstart(args: list[str]) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_device(parser)
     found = parser.parse(args)
+    from anyorder.core import dist
     from anyorder.studies import quickstart as study
+
+    dist.use(found.device)
 
     index = study.quickstart(found.out, minutes=found.minutes, seed=found.seed, quiet=found.quiet)
     text = (
@@ -87,8 +91,10 @@ def train(args: list[str]) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default runs/NAME of the file)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_device(parser)
     add_keys(parser, RunConfig, skip=["model.causal"])
     found = parser.parse(with_underscores(args))
+    dist.use(found.device)
     config = run_config(found)
     config.process.build(group=config.batch.rows)  # refuses a wrong value before the folder is claimed
     folder = found.out or Path("runs") / run_name(found.file, config)

@@ -109,5 +109,17 @@ def add_guidance(parser: Parser) -> None:
 def add_model(parser: Parser) -> None:
     """Which model, and how to run it."""
     parser.add_argument("run", metavar="RUN", help="folder of a run, a model or a quickstart")
-    parser.add_argument("--dtype", default="float32", metavar="TYPE", help="float32, bfloat16 or float64")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (default cpu)")
+    parser.add_argument(
+        "--dtype", default="float32", metavar="TYPE", help="float32 (default), bfloat16, float64 or auto"
+    )
+    add_device(parser)
+
+
+def add_device(parser: Parser) -> None:
+    """Where to compute."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto (a CUDA GPU, or else the CPU), cpu, cuda or mps",
+    )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from anyorder.cli.overrides import add_keys, given_keys, merged, with_underscores
-from anyorder.cli.parser import Parser
+from anyorder.cli.parser import Parser, add_device
 from anyorder.cli.show import count, finish, pairs
 
 
@@ -24,6 +24,7 @@ def rl(args: list[str]) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE.yaml", help="values")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default RUN-rl)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_device(parser)
     add_keys(parser, RlConfig)
     found = parser.parse(with_underscores(args))
     below = RlConfig() if found.file is None else load_config(RlConfig, found.file)
@@ -36,6 +37,7 @@ def rl(args: list[str]) -> None:
     from anyorder.rl.loop import METRICS, SCHEDULE, learn, schedule_name
     from anyorder.rl.make import make_lesson
 
+    dist.use(found.device)
     loaded = load_model(model_folder(found.run))
     if not isinstance(loaded.model, Transformer) or loaded.model.config.causal:
         raise ValueError(f"{found.run}: holds no masked model of ours; the steps that are learned fill masks")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from anyorder.cli.parser import Parser
+from anyorder.cli.parser import Parser, add_device
 from anyorder.cli.show import finish, json_line, plus_minus, table
 
 MOST_SIZES = 40  # of a plan printed in full
@@ -22,8 +22,12 @@ def plan(args: list[str]) -> None:
     parser.add_argument("--nfe", type=int, required=True, metavar="K", help="passes to plan for")
     parser.add_argument("--rows", type=int, default=64, metavar="N", help="held-out rows to measure on (default 64)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
+    add_device(parser)
     found = parser.parse(args)
+    from anyorder.core import dist
     from anyorder.studies.plan import plan as study
+
+    dist.use(found.device)
 
     made = study(found.run, nfe=found.nfe, rows=found.rows, seed=found.seed)
     rows = [
@@ -64,7 +68,11 @@ def study(args: list[str]) -> None:
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a trained model to study as well")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
+    add_device(parser)
     found = parser.parse(args)
+    from anyorder.core import dist
+
+    dist.use(found.device)
     if found.name not in STUDIES:
         from anyorder.core.config import nearest
 

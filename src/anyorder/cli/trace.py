@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyorder.cli.parser import Parser
+from anyorder.cli.parser import Parser, add_device
 from anyorder.cli.show import finish, safe, table
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def replay(args: list[str]) -> None:
     )
     parser.add_argument("trace", type=Path, metavar="TRACE", help="a trace, or the page of one")
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="its model (default where it lay)")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (default cpu)")
+    add_device(parser)
     found = parser.parse(args)
     from anyorder.trace.file import read_records
 
@@ -103,6 +103,7 @@ def replay(args: list[str]) -> None:
 def _replay(record: "Record", found: argparse.Namespace) -> "Replay":
     """One record against the model it names, or another place of it."""
     from anyorder.api import load
+    from anyorder.core.device import canvas_device
     from anyorder.hub.find import model_folder
     from anyorder.trace.replay import check_model
     from anyorder.trace.replay import replay as again
@@ -113,4 +114,4 @@ def _replay(record: "Record", found: argparse.Namespace) -> "Replay":
     folder = model_folder((found.run or Path(asked.path)).expanduser())
     check_model(record, folder)
     model = load(folder, dtype=asked.dtype, device=found.device).model
-    return again(record, model, device=model.rope_cos.device)
+    return again(record, model, device=canvas_device(model.rope_cos.device))

@@ -6,6 +6,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from anyorder.core.device import pick_device
+
+_device: torch.device | None = None  # what this process was told, a fact about it as its rank is
+
 
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
@@ -15,9 +19,19 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def use(name: str) -> None:
+    """Compute on the device of this name from now on, as `--device` says.
+
+    Raises:
+        ValueError: an unknown name, or a device that is not there.
+    """
+    global _device
+    _device = pick_device(name)
+
+
 def device() -> torch.device:
-    """Where this rank computes: its GPU, where PyTorch sees one, or else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where this rank computes: what `use` was told, or its GPU where PyTorch sees one, or else the CPU."""
+    return pick_device() if _device is None else _device
 
 
 def start() -> None:
@@ -26,9 +40,9 @@ def start() -> None:
     Tensors are summed where they lie: those on GPUs by nccl, those on the CPU (float64 counters) by gloo.
     """
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
-        if torch.cuda.is_available():
+        if device().type == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device().type == "cuda" else "gloo")
 
 
 def all_sum(value: Tensor) -> Tensor:

@@ -81,9 +81,9 @@ def open_corpus(spec: str, *, field: str = "text") -> Corpus:
     """The corpus a spec names.
 
     Args:
-        spec: `stdlib` (the running Python's own library), `packages:stdlib,numpy` (installed ones), a text file (one document), a folder (its text files,
-            recursively; hidden and binary ones are left out), a glob, a `.jsonl` file (one document per line),
-            `hub:NAME` or `hub:NAME:SUBSET`.
+        spec: `stdlib` (the running Python's own library), `packages:stdlib,numpy` (installed ones), a text file (one
+            document), a folder (its text files, recursively; hidden and binary ones are left out), a glob, a `.jsonl`
+            file (one document per line), `hub:NAME` or `hub:NAME:SUBSET`.
         field: the key of the text in a JSONL line or a hub row.
     Raises:
         ValueError: nothing there, an empty file, bytes that are not UTF-8, a line without the field.

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from anyorder.core.noise import Noise
-from anyorder.core.types import Canvas, Vocab
+from anyorder.core.types import Canvas, Vocab, moved
 from anyorder.models.attention import attention_mask
 from anyorder.models.config import ModelConfig
 from anyorder.models.layer import Block
@@ -68,8 +68,14 @@ class Transformer(nn.Module):
         self.finish = torch.compile(feed_and_norm, dynamic=True)
 
     def forward(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
-        """Logits of the named positions; the last feed-forward, the final norm and the head see no other position."""
-        return self.predict(self.states(canvas, at))
+        """Logits of the named positions; the last feed-forward, the final norm and the head see no other position.
+
+        A canvas may lie on another device than the network (`core.device.canvas_device`); the logits come to it.
+        """
+        device = self.rope_cos.device
+        if at.device == device:
+            return self.predict(self.states(canvas, at))
+        return self.predict(self.states(moved(canvas, device), at.to(device))).to(at.device)
 
     def states(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N D"]:
         """Final states, which the head reads, of the named positions."""

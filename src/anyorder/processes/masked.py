@@ -34,8 +34,8 @@ class MaskedDiffusion:
         t_min: the time form draws t from [t_min, 1]; above 0 it is biased by a factor 1/(1 - t_min), as SMDM's 1e-3 is.
         weight: "nelbo", or "flat": every masked token counts 2: what "nelbo" gives it on average over t of the linear
             schedule, (T + 1)/T of it in the count form (arXiv:2602.15014 trains with flat weights).
-        density: of the mask levels: "uniform", or "bell", which masks about half of a row more often than almost none or
-            almost all of it, and trains a small network faster (arXiv:2605.13026). The trained loss is then no bound.
+        density: of the mask levels: "uniform", or "bell", which masks about half of a row more often than almost none
+            or almost all of it: small networks learn faster (arXiv:2605.13026). The trained loss is then no bound.
         bell_groups: the bell's groups (optimiser steps); later ones are uniform, so that training ends on the bound
             itself. None: all of them.
         kernels: how -log p is computed.

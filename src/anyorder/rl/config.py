@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
+from anyorder.core.device import DtypeName
+
 MODES = ("model_only", "schedule_only", "joint", "alternate")
 
 
@@ -62,6 +64,7 @@ class RlConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One run of `anyorder rl`; the model it begins with comes beside it."""
 
     seed: int = 0
+    dtype: DtypeName = "auto"  # of activations (auto: what this machine is fast in); weights and optimiser are float32
     task: str = "scenes"  # whose training problems are answered, and held-out ones evaluated
     reward: str = "correct"  # rl.rewards: a name, an import path, or a sum of these
     reward_scale: bool = False  # of a sum, bring each term to mean 0 and deviation 1 within groups (GDPO)

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anyorder.core import dist
-from anyorder.core.config import claim_folder
+from anyorder.core.config import claim_folder, load_config
+from anyorder.core.device import pick_dtype
 from anyorder.core.files import locked, sweep_temporaries
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
@@ -35,6 +36,7 @@ from anyorder.rl.practice import Stage, Taken, share, take
 from anyorder.rl.update import answer_gradients, model_gradients, schedule_gradients, schedule_terms
 from anyorder.samplers.schedules import write_schedule
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from anyorder.train.loop import settle_dtype
 from anyorder.train.progress import Progress
 
 METRICS, CONFIG, MODEL, SCHEDULE = "metrics.jsonl", "rl.yaml", "model", "schedule.json"
@@ -85,6 +87,10 @@ def learn(
             sampler.
     """
     dist.start()
+    if dist.device().type == "mps":
+        raise ValueError("device='mps': rl computes policies in float64, which Apple GPUs have not; use --device cpu")
+    kept = load_config(RlConfig, folder / CONFIG).dtype if (folder / CONFIG).exists() else None
+    config = config.model_copy(update={"dtype": settle_dtype(config.dtype, kept, quiet=quiet)})
     run = Run(config, model, tokenizer, lesson, folder)
     with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
         if dist.rank() == 0:
@@ -121,6 +127,7 @@ class Run:
         self.noise = Noise.of(config.seed).at("rl")
         self.sampler = make_steered(config)
         model.to(dist.device())
+        model.dtype = pick_dtype(config.dtype, dist.device()).dtype
         self.reference = copy.deepcopy(model).requires_grad_(False).eval() if config.objective.beta > 0 else None
         policy = make_policy(config, model, lesson.task)
         model.requires_grad_(True)  # a loaded one is frozen

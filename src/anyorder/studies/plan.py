@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anyorder.core import dist
 from anyorder.core.config import load_config
+from anyorder.core.device import canvas_device
 from anyorder.core.noise import Noise
+from anyorder.core.types import moved
 from anyorder.data.loader import in_order
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
@@ -57,13 +60,13 @@ def plan(run: Path, *, nfe: int, rows: int = 64, seed: int = 0) -> Plan:
         ValueError: no finished MDM of text, nfe < 1, or rows < 4.
     """
     folder = model_folder(run)
-    loaded = load_model(folder)
+    loaded = load_model(folder, device=dist.device())
     config = load_config(RunConfig, folder.parent / CONFIG) if loaded.kind == "mdm" else None
     if config is None or config.task is not None:
         raise ValueError(f"{run}: plans are made for masked diffusion models of text; name such a run")
     if rows < 4:
         raise ValueError(f"rows={rows}: must be >= 4, half for the curve and half for the costs")
-    batch = next(in_order(run_data(config).valid, rows=rows, limit=rows))
+    batch = moved(next(in_order(run_data(config).valid, rows=rows, limit=rows)), canvas_device(dist.device()))
     whole = batch.target.all(-1)
     tokens, row_id = batch.tokens[whole], batch.sample_id[whole]
     length, noise = tokens.shape[1], Noise.of(seed).at("plan")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from anyorder.core.device import DtypeName
 from anyorder.core.log import read_records
 from anyorder.models.config import ModelConfig
 from anyorder.processes.config import ProcessConfig
@@ -29,7 +30,7 @@ class Recipe:
     optim: OptimConfig
     rows: int
     num_steps: dict[Kind, int]
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: DtypeName = "float32"
     compile: bool = False
     task: str = ""
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from anyorder.core import dist
 from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Sampler
 from anyorder.core.types import Canvas, Sample, moved, take_rows
@@ -60,7 +61,7 @@ class Subject:
 
 def subject(config: RunConfig, folder: Path) -> Subject:
     """The model of a finished run, on a GPU if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = dist.device()
     assert config.task is not None
     task = make_task(config.task)
     assert isinstance(task, Star)

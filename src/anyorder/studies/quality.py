@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anyorder.api import LanguageModel, load
 from anyorder.core.config import load_config
+from anyorder.core.device import pick_device
 from anyorder.core.types import Batch
 from anyorder.data.loader import in_order
 from anyorder.evaluation.gen_ppl import Judge
@@ -63,6 +64,7 @@ def quality(
         )
     if with_mauve:
         check_mauve(writing.n)
+    device = str(pick_device(device))
     model = load(run, dtype=dtype, device=device)
     reader = load_judge(judge or str(twin_of(Path(run).expanduser())), device=device)
     real = held_out(model, writing) if reference else None

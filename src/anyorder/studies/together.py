@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from anyorder.core import dist
+from anyorder.core.device import usable_cores
 from anyorder.train.config import RunConfig
 from anyorder.train.data import run_data
 from anyorder.train.loop import RunData, train
@@ -21,7 +23,7 @@ Job = Callable[..., object]  # takes `quiet`; picklable, as `functools.partial` 
 
 def workers() -> int:
     """Runs that are worth training at a time: one a core, or one on a GPU."""
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    return usable_cores() if dist.device().type == "cpu" else 1
 
 
 def train_all(runs: Mapping[Path, RunConfig], *, at_once: int, rows: Mapping[Path, RowsOf] | None = None) -> None:
@@ -60,7 +62,7 @@ def _in_turn(jobs: Mapping[Path, Job]) -> Iterator[Path]:
 def _beside(jobs: Mapping[Path, Job], at_once: int) -> Iterator[Path]:
     """Jobs as they are done; whatever ends this ends the processes too."""
     context = multiprocessing.get_context("spawn")  # a forked child would share PyTorch's threads
-    with ProcessPoolExecutor(at_once, mp_context=context, initializer=_alone) as pool:
+    with ProcessPoolExecutor(at_once, mp_context=context, initializer=_alone, initargs=(str(dist.device()),)) as pool:
         begun = {pool.submit(job, quiet=True): folder for folder, job in jobs.items()}
         try:
             for job in as_completed(begun):
@@ -77,9 +79,10 @@ def _train(config: RunConfig, rows: RowsOf, folder: Path, *, quiet: bool) -> Non
     train(config, rows(config), folder, quiet=quiet)
 
 
-def _alone() -> None:
-    """One thread, and no life beyond that of the process that began this one."""
+def _alone(device: str) -> None:
+    """One thread, the device of the process that began this one, and no life beyond it."""
     torch.set_num_threads(1)
+    dist.use(device)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
 from anyorder.core.config import nearest
+from anyorder.core.device import DtypeName
 from anyorder.data.config import DataConfig
 from anyorder.models.config import SIZES, ModelConfig
 from anyorder.processes.config import ProcessConfig
@@ -55,7 +56,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     process: ProcessConfig = ProcessConfig()
     size: str = "1M"  # a name of anyorder.models.SIZES
     model: ModelConfig | None = None
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations; weights and optimiser are float32
+    dtype: DtypeName = "auto"  # of activations (auto: what this machine is fast in); weights and optimiser are float32
     optim: OptimConfig = OptimConfig()
     batch: BatchConfig = BatchConfig()
     num_steps: PositiveInt = 1000  # optimiser steps

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 
 from anyorder.core import dist
-from anyorder.core.config import claim_folder
+from anyorder.core.config import claim_folder, load_config
+from anyorder.core.device import Choice, DtypeName, canvas_device, cpp_compiler, pick_dtype, warn_if_slow
 from anyorder.core.files import locked, sweep_temporaries, write_atomic
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
@@ -67,6 +69,8 @@ def train(config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False
         RuntimeError: the loss is no longer finite.
     """
     dist.start()
+    kept = load_config(RunConfig, folder / CONFIG).dtype if (folder / CONFIG).exists() else None
+    config = config.model_copy(update={"dtype": settle_dtype(config.dtype, kept, quiet=quiet)})
     with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
         if dist.rank() == 0:
             sweep_temporaries(folder)
@@ -83,18 +87,45 @@ def train(config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False
         return run.finish()
 
 
+def settle_dtype(asked: DtypeName, kept: DtypeName | None, *, quiet: bool) -> DtypeName:
+    """The dtype of a run: what it is asked for, with "auto" what it began with or what this machine is fast in.
+
+    A run keeps its dtype on every machine it goes on on, so that it stays one computation; a warning on stderr says
+    where that is slow.
+
+    Args:
+        kept: of the run's configuration, where it has begun.
+    """
+    choice = pick_dtype(asked if kept is None or asked != "auto" else kept, dist.device())
+    if asked == "auto" and kept is None and dist.world() > 1:  # ranks on unlike machines compute alike
+        agreed = int(dist.all_sum(torch.tensor(int(choice.name == "bfloat16")))) in (0, dist.world())
+        choice = choice if agreed else Choice("float32", "the ranks do not all compute faster in bfloat16")
+    if dist.rank() == 0:
+        slow = warn_if_slow(choice.name, dist.device())
+        if slow is not None:
+            print(f"anyorder: warning: {slow}", file=sys.stderr, flush=True)
+        elif asked == "auto" and kept is None and not quiet:
+            print(f"  computing in {choice.name} on {dist.device()}: {choice.reason}", file=sys.stderr, flush=True)
+    return choice.name
+
+
 class Run:
     """The moving parts of one run: model, optimiser, average, loader and counters."""
 
     def __init__(self, config: RunConfig, data: RunData, folder: Path) -> None:
         self.config, self.data, self.folder = config, data, folder
         self.noise, self.device = Noise.of(config.seed), dist.device()
+        self.dtype = pick_dtype(config.dtype, self.device).dtype
         vocab = data.tokenizer.vocab
         shape = config.resolved_model(length=data.train.length)
-        self.model = trainable(shape, vocab, dtype=getattr(torch, config.dtype))
+        self.model = trainable(shape, vocab, dtype=self.dtype)
         self.model.init_weights(self.noise.at("init"))
         self.model.to(self.device)
         if config.compile:
+            if self.device.type == "cpu" and cpp_compiler() is None:
+                raise ValueError(
+                    "compile=True: no C++ compiler here (g++, clang++, $CXX); install one, or leave it out"
+                )
             self.model.compile()
         kernels = fused_kernels() if config.compile else SLICED
         self.process = config.process.build(group=config.batch.rows, kernels=kernels)
@@ -180,7 +211,7 @@ class Run:
         parts = (
             self.loader.batch_at(step, rank=dist.rank(), world=dist.world(), micro=i, num_micro=num) for i in range(num)
         )
-        return [moved(part, self.device) for part in parts]
+        return [moved(part, canvas_device(self.device)) for part in parts]
 
     def _clock(self) -> float:
         """Seconds of training so far, over all restarts."""
@@ -221,7 +252,10 @@ class Run:
         with eager, self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext():
             value = validate(
                 self.model,
-                [moved(b, self.device) for b in in_order(self.data.valid, rows=16, limit=self.config.evaluate.rows)],
+                [
+                    moved(b, canvas_device(self.device))
+                    for b in in_order(self.data.valid, rows=16, limit=self.config.evaluate.rows)
+                ],
                 kind=self.config.process.kind,
                 draws=self.config.evaluate.draws,
                 noise=self.noise.at("validate"),
