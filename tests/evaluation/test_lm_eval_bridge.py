@@ -272,9 +272,7 @@ def test_a_conversation_goes_through_the_folder_s_template(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"chat_template": template, "eos_token": {"content": "</s>"}})
     )
-    added = [{"content": "<s>", "id": 7, "special": True}, {"content": "</s>", "id": 4, "special": True}]
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    chat = read_template(tmp_path)
+    chat = read_template(tmp_path, specials={"<s>": 7, "</s>": 4})
     bridge = BridgeLM(subject("arm"), chat=chat)
     shown = bridge.apply_chat_template([{"role": "a", "content": "b"}, {"role": "c", "content": " c"}])
     assert shown == "<s>a b<s>c  c</s>"
@@ -282,10 +280,10 @@ def test_a_conversation_goes_through_the_folder_s_template(tmp_path):
     assert bridge.chat_template(True) == template
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
     with pytest.raises(ValueError, match="no system turn"):
-        read_template(tmp_path).render([])
+        read_template(tmp_path, specials={}).render([])
     with pytest.raises(ValueError, match="has no chat template"):
         BridgeLM(subject()).apply_chat_template([])
-    assert read_template(tmp_path / "nowhere") is None
+    assert read_template(tmp_path / "nowhere", specials={}) is None
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox():

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 import types
 
@@ -137,6 +138,28 @@ def test_a_damaged_checkpoint_says_so(folder, fault):
     with pytest.raises(ValueError, match=message) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)
+
+
+JSON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")
+
+
+@pytest.mark.parametrize("text", ["{not json", "[]", "3", "\xff", '{"model": 3, "weight_map": 3, "model_type": 3}'])
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_any_json_file_that_is_damaged_is_named(folder, name, text):
+    (folder / name).write_text(text, encoding="latin-1")
+    if name == "tokenizer_config.json" and text.startswith('{"'):
+        load_model(folder)  # an object without what is looked for
+        return
+    with pytest.raises(ValueError, match=re.escape(str(folder / name))) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("layer_types", 3), ("architectures", 3), ("model_type", [])])
+def test_a_value_of_another_type_is_no_internal_error(tmp_path, key, value):
+    config = CONFIGS["a2d-llama"] | {"model_type": None, "architectures": ["A2DLlamaLMHeadModel"], key: value}
+    with pytest.raises(ValueError, match=rf"config\.json: .*{key.removesuffix('s')}"):
+        load_model(write(tmp_path / "c", config, {"a": torch.zeros(1)}, tokenizer=byte_tokenizer()))
 
 
 def test_a_tokenizer_with_far_fewer_ids_than_rows_is_of_another_checkpoint(tmp_path):

@@ -151,7 +151,15 @@ FAULTS = {
     "not UTF-8": (lambda f: (f / "config.json").write_bytes(b"\xff"), r"config\.json: not JSON"),
     "a list": (
         lambda f: (f / "config.json").write_text("[1]"),
-        r"config\.json: format=\[1\], expected 'anyorder-model-1'",
+        r"config\.json: holds a list, not a JSON object; the file was altered, restore it",
+    ),
+    "a number for the model": (
+        lambda f: rewrite_config(f, lambda c: c.update(model=3)),
+        r"config\.json: model=3: must be an object; the file was altered, restore it",
+    ),
+    "half a vocab": (
+        lambda f: rewrite_config(f, lambda c: c["vocab"].pop("size")),
+        r"config\.json: vocab: .*size.*; the file was altered, restore it",
     ),
     "other format": (
         lambda f: rewrite_config(f, lambda c: c.update(format="anyorder-model-9")),

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
 from anyorder.core.types import Vocab
-from anyorder.data.hub_tokenizer import HubTokenizer, piece_of, read_hub_tokenizer, special_ids
+from anyorder.data.hub_tokenizer import HubTokenizer, piece_of, read_hub_tokenizer, special_ids, special_tokens
 from anyorder.data.tokenizer import PLACEHOLDER, ByteTokenizer, Tokenizer
 
 BYTES = HubTokenizer(byte_tokenizer(), Vocab(264, MASK, 264, EOS))
@@ -170,3 +170,52 @@ def test_special_ids_are_those_of_the_settings_else_of_usual_names(tmp_path):
     (tmp_path / "tokenizer.json").write_text(byte_tokenizer(mask="<|odd|>"))
     (tmp_path / "tokenizer_config.json").unlink()
     assert read_hub_tokenizer(tmp_path)[1:] == (None, EOS)
+
+
+def plain_marks():
+    """tokenizer.json of bytes whose mask and end are added tokens that the file does not call special."""
+    spec = json.loads(byte_tokenizer())
+    spec["added_tokens"] = [token | {"special": False} for token in spec["added_tokens"]]
+    return json.dumps(spec)
+
+
+def test_mask_and_end_cannot_be_spelt_whatever_the_file_calls_them():
+    text = "a<|mask|>b<|endoftext|>c"
+    assert {MASK, EOS} <= set(Library.from_str(plain_marks()).encode(text).ids)
+    tokenizer = HubTokenizer(plain_marks(), BYTES.vocab)
+    assert tokenizer.encode(text) == BYTES.encode(text)
+    assert tokenizer.encode_batch([text]) == [BYTES.encode(text)]
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode([MASK, EOS]) == PLACEHOLDER
+    assert tokenizer.num_bytes([MASK, EOS]) == 0
+    assert special_tokens(tokenizer) == special_tokens(BYTES) == {"<|endoftext|>": EOS, "<|mask|>": MASK}
+    assert special_tokens(ByteTokenizer()) == {}
+
+
+def test_a_mask_that_is_a_text_is_refused():
+    a = BYTES.encode("A")[0]
+    with pytest.raises(ValueError, match=rf"the text 'A' is the mask, id {a}; name another token for it in config"):
+        HubTokenizer(byte_tokenizer(), Vocab(264, a, 264, EOS))
+    with pytest.raises(ValueError, match=rf"the text 'A' is the end of document, id {a}"):
+        HubTokenizer(byte_tokenizer(), Vocab(264, MASK, 264, a))
+
+
+def test_a_folder_may_be_called_as_a_file_is(tmp_path):
+    folder = tmp_path / "tokenizer.json"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(byte_tokenizer())
+    assert read_hub_tokenizer(folder) == (byte_tokenizer(), MASK, EOS)
+    assert special_ids(folder) == {"eos_token_id": EOS, "mask_token_id": MASK}
+
+
+BROKEN = {"{not json": "not JSON", "[]": "holds a list, not a JSON object", "": "not JSON", "[" * 100_000: "not JSON"}
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=["no JSON", "list", "empty", "deep"])
+def test_broken_settings_are_named(tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(byte_tokenizer())
+    (tmp_path / "tokenizer_config.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"tokenizer_config\.json: {BROKEN[text]}; the file was altered, restore it"):
+        read_hub_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_bytes(b'\xef\xbb\xbf{"mask_token": null}')
+    assert read_hub_tokenizer(tmp_path)[1] == MASK

@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -54,6 +56,26 @@ def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: anything but a JSON object; it names the file.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{path}: not JSON; the file was altered, restore it ({reason})") from None
+    if not isinstance(value, dict):
+        kind = "a list" if isinstance(value, list) else f"{value!r:.40}"
+        raise ValueError(f"{path}: holds {kind}, not a JSON object; the file was altered, restore it")
+    return value
 
 
 @contextlib.contextmanager

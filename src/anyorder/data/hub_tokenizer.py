@@ -1,7 +1,8 @@
 """The `tokenizer.json` of a published checkpoint as a tokenizer of ours: BPE (byte-level, sentencepiece-like) or words.
 
 Special tokens are never spelt in text: what looks like one is encoded letter by letter, so that no document can smuggle
-a mask or an end in. Only a list of whole words (`WordLevel`) has no letters; there a special token is a word.
+a mask or an end in; those of mask and end are special here even where the file says otherwise. Only a list of whole
+words (`WordLevel`) has no letters; there a special token is a word.
 
 Words (`WordPiece`, `WordLevel`) lose what is between them: a text comes back with one space between any two, in lower
 case if the tokenizer says so, and without words that it does not know.
@@ -21,6 +22,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from anyorder.core.files import read_object
 from anyorder.core.types import Vocab
 from anyorder.data.tokenizer import FILE, PLACEHOLDER, Tokenizer, byte_of_letter, is_ours
 
@@ -46,15 +48,17 @@ class HubTokenizer:
         text: the file, as published.
         vocab: ids as the network reads them. An id without a token stands for no text.
     Raises:
-        ValueError: not a tokenizer of these kinds, or one with more ids or many fewer than the vocabulary.
+        ValueError: not a tokenizer of these kinds, one with more ids or many fewer than the vocabulary, or one whose
+            texts can hold the mask or the end of document.
     """
 
     text: str
     vocab: Vocab
 
     def __post_init__(self) -> None:
-        special = {t["id"] for t in self._spec.get("added_tokens", []) if t.get("special")}
-        rows = self.vocab.size + (self.vocab.mask_id == self.vocab.size and self.vocab.mask_id in special)
+        rows = self.vocab.size + (
+            self.vocab.mask_id == self.vocab.size and self.vocab.mask_id in self.specials.values()
+        )
         known = self.num_known
         if not self.vocab.size - SPARE_ROWS <= known <= rows:
             raise ValueError(
@@ -67,15 +71,37 @@ class HubTokenizer:
             raise ValueError(
                 f"{FILE}: is neither a byte-level nor a sentencepiece-like BPE nor words; no other kind is read"
             )
+        self._check_marks()
+
+    def _check_marks(self) -> None:
+        """No text may hold the mask or the end: what is in a prompt would be written over, or cut there."""
+        for what, mark in () if self._words else (("mask", self.vocab.mask_id), ("end of document", self.vocab.eos_id)):
+            name = None if mark is None else self._library.id_to_token(mark)
+            text = name if name is None or name in self.specials else self._spelt(name).decode(errors="replace")
+            if text and mark in self.encode(text):
+                raise ValueError(
+                    f"{FILE}: the text {text!r} is the {what}, id {mark}; name another token for it in config.json"
+                )
 
     @cached_property
     def _spec(self) -> dict[str, Any]:
+        """The file, in which tokens that have a special token's work or usual name are special."""
         spec: dict[str, Any] = json.loads(self.text)
-        return spec
+        marks, usual = (self.vocab.mask_id, self.vocab.eos_id), {n for names in SPECIAL_IDS.values() for n in names}
+        added = [
+            t | {"special": bool(t.get("special")) or t["id"] in marks or t["content"] in usual}
+            for t in spec.get("added_tokens") or []
+        ]
+        return spec | {"added_tokens": added}
+
+    @cached_property
+    def specials(self) -> dict[str, int]:
+        """Texts that are one special token each, with their ids."""
+        return {t["content"]: t["id"] for t in self._spec["added_tokens"] if t["special"]}
 
     @cached_property
     def _library(self) -> tokenizers.Tokenizer:
-        library = tokenizers.Tokenizer.from_str(self.text)
+        library = tokenizers.Tokenizer.from_str(json.dumps(self._spec))
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True
@@ -98,18 +124,23 @@ class HubTokenizer:
     @cached_property
     def _pieces(self) -> tuple[bytes, ...]:
         """The bytes of every id that an input can hold."""
-        byte_level = '"ByteLevel"' in json.dumps(_parts(self.text))
-        added = {
-            t["id"]: b"" if t.get("special") else t["content"].encode() for t in self._spec.get("added_tokens", [])
-        }
+        added = {t["id"]: b"" if t["special"] else t["content"].encode() for t in self._spec["added_tokens"]}
         pieces = [b""] * self.vocab.num_ids
-        letters, inner = byte_of_letter(), self._spec["model"].get("continuing_subword_prefix") or "\0"
         for name, i in self._library.get_vocab(with_added_tokens=True).items():
-            if self._words:
-                name = name.removeprefix(inner) if name.startswith(inner) else SPACE + name
-            pieces[i] = added[i] if i in added else _bytes_of(name, letters if byte_level else None)
+            pieces[i] = added[i] if i in added else self._spelt(name)
         pieces[self.vocab.mask_id] = PLACEHOLDER.encode()
         return tuple(pieces)
+
+    def _spelt(self, name: str) -> bytes:
+        """The bytes that a token of this name, which is not an added one, stands for."""
+        if self._words:
+            inner = self._spec["model"].get("continuing_subword_prefix") or "\0"
+            name = name.removeprefix(inner) if name.startswith(inner) else SPACE + name
+        return _bytes_of(name, self._letters)
+
+    @cached_property
+    def _letters(self) -> dict[str, int] | None:
+        return byte_of_letter() if '"ByteLevel"' in json.dumps(_parts(self.text)) else None
 
     @cached_property
     def bytes_per_token(self) -> Int[Tensor, " num_ids"]:
@@ -160,6 +191,11 @@ class HubTokenizer:
         return path
 
 
+def special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """Texts that are one token each in a published tokenizer, with their ids; one of ours has none."""
+    return tokenizer.specials if isinstance(tokenizer, HubTokenizer) else {}
+
+
 def piece_of(tokenizer: Tokenizer, token: int) -> str:
     """The text of one token inside a row."""
     return tokenizer.piece(token) if isinstance(tokenizer, HubTokenizer) else tokenizer.decode([token])
@@ -179,6 +215,11 @@ def _bytes_of(name: str, letters: Mapping[str, int] | None) -> bytes:
     return bytes([int(byte[1], 16)]) if byte else name.replace(SPACE, " ").encode()
 
 
+def tokenizer_file(place: Path) -> Path:
+    """The file of a tokenizer that is named by itself or by its folder, whatever the folder's name ends in."""
+    return place if place.suffix == ".json" and not place.is_dir() else place / FILE
+
+
 def read_hub_tokenizer(place: Path) -> tuple[str, int | None, int | None]:
     """The text of a tokenizer file, and the ids of mask and end of document that it or its settings name.
 
@@ -187,7 +228,7 @@ def read_hub_tokenizer(place: Path) -> tuple[str, int | None, int | None]:
     Raises:
         ValueError: no `tokenizer.json` there, or one that the library does not read.
     """
-    path = place if place.suffix == ".json" else place / FILE
+    path = tokenizer_file(place)
     text, ids = _vocabulary(path)
     return text, _named(ids, path, "mask_token_id"), _named(ids, path, "eos_token_id")
 
@@ -200,7 +241,7 @@ def special_ids(place: Path) -> dict[str, int]:
     Raises:
         ValueError: a file that the library does not read.
     """
-    path = place if place.suffix == ".json" else place / FILE
+    path = tokenizer_file(place)
     if not path.is_file() or is_ours(path):
         return {}
     _, ids = _vocabulary(path)
@@ -221,7 +262,7 @@ def _vocabulary(path: Path) -> tuple[str, dict[str, int]]:
 def _named(ids: Mapping[str, int], path: Path, key: str) -> int | None:
     """The id of a special token: of what tokenizer_config.json names, else of the only one with a usual name."""
     beside = path.with_name("tokenizer_config.json")
-    settings = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    settings = read_object(beside) if beside.exists() else {}
     named = settings.get(key.removesuffix("_id"))
     content = named.get("content") if isinstance(named, dict) else named
     if isinstance(content, str) and content in ids:

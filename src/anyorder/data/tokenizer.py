@@ -294,7 +294,8 @@ def is_ours(path: Path) -> bool:
 
 
 def _is_byte_level_bpe(spec: dict[str, Any]) -> bool:
-    types = [(spec.get(key) or {}).get("type") for key in ("model", "pre_tokenizer", "decoder")]
+    parts = [spec.get(key) for key in ("model", "pre_tokenizer", "decoder")]
+    types = [part.get("type") if isinstance(part, dict) else None for part in parts]
     return types == ["BPE", "ByteLevel", "ByteLevel"] and not spec.get("normalizer") and not spec.get("added_tokens")
 
 

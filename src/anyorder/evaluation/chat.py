@@ -1,10 +1,11 @@
 """Chat templates: the jinja2 text that a published tokenizer brings with it, rendered in a sandbox."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from anyorder.core.files import read_object
 
 CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
@@ -52,9 +53,11 @@ class ChatTemplate:
             raise ValueError(f"{self.source}: the chat template cannot show this conversation ({error})") from None
 
 
-def read_template(folder: Path) -> ChatTemplate | None:
+def read_template(folder: Path, *, specials: Mapping[str, int]) -> ChatTemplate | None:
     """The chat template of a model folder, or None if it has none.
 
+    Args:
+        specials: texts that are one token each.
     Raises:
         ValueError: a file that is no JSON.
     """
@@ -70,30 +73,13 @@ def read_template(folder: Path) -> ChatTemplate | None:
     return ChatTemplate(
         template=found,
         names=names,
-        specials=special_tokens(folder),
+        specials=specials,
         source=str(file if file.is_file() else folder / CONFIG),
     )
 
 
-def special_tokens(folder: Path) -> dict[str, int]:
-    """Texts that are one token each in the published tokenizer of a model folder, with their ids; a tokenizer of ours
-    has none.
-
-    Raises:
-        ValueError: a file that is no JSON.
-    """
-    added = _json(folder / "tokenizer.json").get("added_tokens") or []
-    return {t["content"]: t["id"] for t in added if isinstance(t, dict) and t.get("special") and t.get("content")}
-
-
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{path}: not JSON; the file was altered, restore it") from None
-    return value if isinstance(value, dict) else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _content(token: object) -> str:

@@ -52,8 +52,8 @@ def _llama_like(
 ) -> Plan:
     f.only(only)
     layers = f.values.get("layer_types") or []
-    if any(kind != "full_attention" for kind in layers):
-        raise ValueError(f"{f.source}: layer_types={sorted(set(layers))}: only 'full_attention' is supported here")
+    if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
+        raise ValueError(f"{f.source}: layer_types={layers!r:.80}: only 'full_attention' is supported here")
     base, scaling = f.rope(default_base=None if qkv_bias or qk_norm else 10_000.0)
     size, heads = f.whole("vocab_size"), f.whole("num_attention_heads")
     eos, bos = f.token("eos_token_id"), f.token("bos_token_id")

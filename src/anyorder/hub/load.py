@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anyorder.core.files import sha256_of
 from anyorder.core.types import Vocab
-from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer
+from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer, tokenizer_file
 from anyorder.data.tokenizer import FILE, Tokenizer, is_ours, load_tokenizer
 from anyorder.hub.bare import ILM_KEY
 from anyorder.hub.parts import same_parts
@@ -91,7 +91,7 @@ def published_tokenizer(checkpoint: Published, place: Path) -> Tokenizer:
     Raises:
         ValueError: no tokenizer there, or one that does not match the embedding.
     """
-    path = place if place.suffix == ".json" else place / FILE
+    path = tokenizer_file(place)
     if path.name == FILE and path.is_file() and is_ours(path):
         own = load_tokenizer(path.parent)
         if checkpoint.plan.vocab(mask_id=None, eos_id=None) == own.vocab:
@@ -115,9 +115,14 @@ def read_about(folder: Path) -> dict[str, Any]:
         return _about_published(folder, about)
     if about.get("format") != FORMAT:
         raise ValueError(f"{folder / CONFIG}: format={about.get('format')!r}, expected {FORMAT!r}")
-    for key in ("kind", "model", "vocab", "tokenizer_hash", "sha256"):
-        if key not in about:
-            raise ValueError(f"{folder / CONFIG}: key {key!r} is missing; the file was altered, restore it")
+    for key, kind in (("kind", str), ("model", dict), ("vocab", dict), ("tokenizer_hash", str), ("sha256", dict)):
+        if not isinstance(about.get(key), kind):
+            what = (
+                f"{key}={about[key]!r:.40}: must be {'a text' if kind is str else 'an object'}"
+                if key in about
+                else f"key {key!r} is missing"
+            )
+            raise ValueError(f"{folder / CONFIG}: {what}; the file was altered, restore it")
     return about
 
 
@@ -151,7 +156,10 @@ def _about_published(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def own_tokenizer(folder: Path, about: dict[str, Any]) -> Tokenizer:
     """The tokenizer of a model folder of ours; ValueError if it is not the one its config.json names."""
-    vocab = Vocab(**about["vocab"])
+    try:
+        vocab = Vocab(**about["vocab"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG}: vocab: {error}; the file was altered, restore it") from None
     if about.get("tokenizer") == "published":
         tokenizer: Tokenizer = HubTokenizer(read_hub_tokenizer(folder)[0], vocab)
     else:

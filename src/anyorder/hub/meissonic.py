@@ -1,6 +1,5 @@
 """Meissonic's published folder: a transformer, a VQ model, a text encoder, a tokenizer. Extra `images`."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +94,9 @@ def load_meissonic(folder: Path, *, dtype: torch.dtype = torch.float32, device: 
     if absent:
         raise ValueError(f"meissonic: missing {', '.join(absent)} ({SOURCE}); put it there, nothing is downloaded")
     vq_model, transformers = of_images("diffusers.models").VQModel, of_images("transformers")
-    config = meissonic_config(_json(folder / "transformer" / CONFIG), source=str(folder / "transformer" / CONFIG))
+    config = meissonic_config(read_object(folder / "transformer" / CONFIG), source=str(folder / "transformer" / CONFIG))
     network = filled(lambda: MeissonicNetwork(config), folder / "transformer" / WEIGHTS, dtype=dtype, device=device)
-    about = _json(folder / "vqvae" / CONFIG)
+    about = read_object(folder / "vqvae" / CONFIG)
     Fields(about, str(folder / "vqvae" / CONFIG)).only(
         {"norm_type": "group", "num_vq_embeddings": config.codebook_size}
     )
@@ -158,13 +157,3 @@ def _text_encoder(transformers: Any, folder: Path, *, dtype: torch.dtype) -> Any
     if faults:
         raise ValueError(f"{folder}: tensors are missing or of another shape: {', '.join(faults[:10])}; get it again")
     return text.eval().requires_grad_(False)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        about = None
-    if not isinstance(about, dict):
-        raise ValueError(f"{path}: not a JSON object; the file was altered, get it again")
-    return about

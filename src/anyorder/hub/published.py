@@ -60,9 +60,12 @@ def family_of(source: Source) -> str:
     Raises:
         ValueError: another model type, or none.
     """
-    model_type, classes = source.config.get("model_type"), source.config.get("architectures") or []
+    model_type, classes = source.config.get("model_type"), source.config.get("architectures")
+    classes = classes if isinstance(classes, list) else []
     for name, family in FAMILIES.items():
-        if model_type in family.model_types or (model_type is None and set(classes) & set(family.architectures)):
+        if model_type in family.model_types or (
+            model_type is None and any(name in classes for name in family.architectures)
+        ):
             return name
     where = source.folder / CONFIG
     if model_type is None:

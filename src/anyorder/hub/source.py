@@ -1,6 +1,5 @@
 """Tensors on disk by name: safetensors, in one file or in shards with an index; memory-mapped, read one at a time."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from anyorder.core.files import read_object
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -88,15 +89,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a folder.
 
     Raises:
-        ValueError: no such file, or one that is not JSON.
+        ValueError: no such file, or one that is no JSON object.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return read_object(folder / CONFIG)
     except FileNotFoundError:
         raise ValueError(f"{folder}: no model here (no {CONFIG}); name a run folder or a model folder") from None
-    except ValueError:
-        raise ValueError(f"{folder / CONFIG}: not JSON; the file was altered, restore it") from None
-    return config if isinstance(config, dict) else {"format": config}
 
 
 def open_folder(folder: Path, *, config: Mapping[str, Any]) -> Source:
@@ -160,9 +158,9 @@ def _reader(path: Path, name: str) -> Callable[[], Tensor]:
 
 def _indexed(folder: Path) -> dict[str, Entry]:
     try:
-        files: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        files: dict[str, str] = read_object(folder / INDEX)["weight_map"]
         wanted = sorted(set(files.values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{folder / INDEX}: not an index of tensors; get it again") from None
     found: dict[str, Entry] = {}
     for file in wanted:

@@ -8,9 +8,11 @@ from typing import Any
 
 from anyorder.api import LanguageModel, load
 from anyorder.api.answering import subject_of
+from anyorder.data.hub_tokenizer import special_tokens
+from anyorder.data.tokenizer import Tokenizer
 from anyorder.evaluation.accuracy import TaskResult, evaluate
 from anyorder.evaluation.answers import Scoring
-from anyorder.evaluation.chat import read_template, special_tokens
+from anyorder.evaluation.chat import read_template
 from anyorder.evaluation.greedy import check_when
 from anyorder.evaluation.judges import run_of
 from anyorder.evaluation.ledger import Ledger
@@ -107,7 +109,7 @@ def evaluation(
     model = load(run, dtype=dtype, device=device)
     weights = model_id(model.folder, dtype=model.model.dtype).sha256
     subject = subject_of(model.kind, model.model, model.tokenizer, weights=weights)
-    subject = replace(subject, bos_id=bos_id(model.folder, wishes.bos))
+    subject = replace(subject, bos_id=bos_id(model.tokenizer, wishes.bos))
     wishes.settings(model.kind)
     for scale in wishes.guidance or ():
         subject.guided(scale)
@@ -121,17 +123,17 @@ def evaluation(
     return made
 
 
-def bos_id(folder: Path, name: str | None) -> int | None:
+def bos_id(tokenizer: Tokenizer, name: str | None) -> int | None:
     """The id of the special token of this name; None for no name.
 
     Raises:
         ValueError: the tokenizer has no such token.
     """
-    known = special_tokens(folder)
+    known = special_tokens(tokenizer)
     if name is None or name in known:
         return None if name is None else known[name]
     there = f"it has {', '.join(list(known)[:10])}" if known else "it has none"
-    raise ValueError(f"bos={name!r}: no special token of {folder / 'tokenizer.json'}; {there}")
+    raise ValueError(f"bos={name!r}: no special token of the model's tokenizer; {there}")
 
 
 def find(name: str, model: LanguageModel, wishes: Wishes) -> list[LocalTask | Named]:
@@ -181,7 +183,7 @@ def _one(
         )
     from anyorder.evaluation.lm_eval_bridge import BridgeLM
 
-    chat = read_template(model.folder)
+    chat = read_template(model.folder, specials=special_tokens(model.tokenizer))
 
     def bridge_of(scoring: Scoring) -> BridgeLM:
         return BridgeLM(
