@@ -348,6 +348,7 @@ MDLM = {
 DITS = {
     "mdlm": MDLM,
     "bd3lm": MDLM | {"model_type": "bd3lm", "block_size": 4, "adaln": True, "attn_backend": "flex", "causal": False},
+    "bd3lm, full attention": MDLM | {"model_type": "bd3lm", "block_size": 4, "adaln": True, "cross_attn": False},
     "bd3lm, no modulation": MDLM | {"model_type": "bd3lm", "block_size": 3, "adaln": False},
 }
 
@@ -404,7 +405,7 @@ def dit_logits(c, tensors, x):
 
     h = t["vocab_embed.embedding"][x]
     hidden = torch.zeros(length, length, dtype=torch.bool)
-    if c["model_type"] == "bd3lm":
+    if c["model_type"] == "bd3lm" and c.get("cross_attn", True):  # without it, no mask is made
         blocks = [i // c["block_size"] for i in range(length)]
         hidden = torch.tensor([[blocks[j] > blocks[i] for j in range(length)] for i in range(length)])
     for i in range(c["n_blocks"]):

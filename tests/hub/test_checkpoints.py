@@ -27,6 +27,8 @@ from anyorder.core.types import Canvas
 from anyorder.data.tokenizer import ByteTokenizer
 from anyorder.hub import fetch
 from anyorder.hub.convert import convert, open_checkpoint
+from anyorder.hub.families import FAMILIES
+from anyorder.hub.fields import Fields
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model, read_about, weights_hash
 from anyorder.hub.published import published, stream
@@ -160,6 +162,41 @@ def test_a_value_of_another_type_is_no_internal_error(tmp_path, key, value):
     config = CONFIGS["a2d-llama"] | {"model_type": None, "architectures": ["A2DLlamaLMHeadModel"], key: value}
     with pytest.raises(ValueError, match=rf"config\.json: .*{key.removesuffix('s')}"):
         load_model(write(tmp_path / "c", config, {"a": torch.zeros(1)}, tokenizer=byte_tokenizer()))
+
+
+LLAMA3 = {k: v for k, v in CONFIGS["llama scaled"]["rope_scaling"].items()}
+ROPE_FAULTS = {
+    "part of a head": ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor=0\.5: only 1\.0 is supported here"),
+    "factor of another type": ({"factor": 4.0}, r"factor=4\.0: not read for type 'default', and may ask for other ang"),
+    "attention": (LLAMA3 | {"attention_factor": 2.0}, r"attention_factor=2\.0: not read for type 'llama3'"),
+    "sections": ({"mrope_section": [1, 2]}, r"mrope_section=\[1, 2\]: not read for type 'default'"),
+    "by kind of layer": ({"full_attention": {"rope_theta": 1e4}}, r"full_attention=.*: not read for type 'default'"),
+    "another type": ({"rope_type": "yarn", "factor": 4.0}, r"type=\['yarn'\]: only 'default' and 'llama3'"),
+    "two types": ({"rope_type": "default", "type": "linear"}, r"type=\['default', 'linear'\]: only"),
+    "no object": ([1], r"=\[1\]: must be an object"),
+}
+
+
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+@pytest.mark.parametrize("fault", ROPE_FAULTS)
+def test_angles_that_are_not_read_are_refused_wherever_they_stand(fault, key):
+    block, message = ROPE_FAULTS[fault]
+    for name in ("llama", "qwen3", "dream", "a2d-llama"):
+        with pytest.raises(ValueError, match=rf"config\.json: {key}.*{message}"):
+            FAMILIES[name].read(Fields(CONFIGS[name] | {key: block}, "config.json"))
+    with pytest.raises(ValueError, match=rf"{key}=.*: only null is supported here"):
+        FAMILIES["llada"].read(Fields(CONFIGS["llada"] | {key: block}, "config.json"))
+
+
+def test_angles_may_be_said_twice_if_they_agree():
+    config = CONFIGS["llama"] | {"rope_theta": 5e5, "rope_parameters": LLAMA3 | {"rope_theta": 5e5}}
+    spare = {"partial_rotary_factor": 1.0, "attention_factor": None}
+    for more in ({}, {"rope_scaling": LLAMA3}, {"rope_parameters": LLAMA3 | spare}):
+        found = FAMILIES["llama"].read(Fields(config | more, "config.json")).config
+        assert (found.rope_base, found.rope_scaling.factor) == (5e5, 8.0)
+    for more, said in (({"rope_theta": 1e4}, "rope_theta=10000.0"), ({"rope_scaling": {"type": "default"}}, "differ")):
+        with pytest.raises(ValueError, match=said):
+            FAMILIES["llama"].read(Fields(config | more, "config.json"))
 
 
 def test_a_tokenizer_with_far_fewer_ids_than_rows_is_of_another_checkpoint(tmp_path):

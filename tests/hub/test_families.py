@@ -190,6 +190,7 @@ def test_the_forward_pass_of_mdlm_and_bd3lm_is_the_published_one(tmp_path, name)
     loaded, x = load_model(folder), ids(2, 14, below=257)
     x[:, 5:9] = ROWS - 1  # the mask is the last id
     assert loaded.model.vocab == Vocab(ROWS, ROWS - 1, ROWS, EOS)
+    assert (loaded.model.config.block is None) == (name in ("mdlm", "bd3lm, full attention"))
     assert_same_logits(logits(loaded.model, x), dit_logits(config, tensors, x), mask=ROWS - 1)
     convert(folder, tmp_path / "ours")
     assert torch.equal(logits(load_model(tmp_path / "ours").model, x), logits(loaded.model, x))

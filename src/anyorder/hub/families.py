@@ -45,6 +45,7 @@ LLADA_ONLY = {
     "scale_logits": False,
     "multi_query_attention": False,
 }
+LLADA_NEVER = {"rope_scaling": None, "rope_parameters": None, "partial_rotary_factor": 1.0, "clip_qkv": None}
 
 
 def _llama_like(
@@ -80,7 +81,7 @@ def _llama_like(
 
 
 def _llada(f: Fields) -> Plan:
-    f.only(LLADA_ONLY)
+    f.only(LLADA_ONLY | LLADA_NEVER)
     size = f.whole("embedding_size", f.whole("vocab_size"))
     config = ModelConfig(
         num_layers=f.whole("n_layers"),
@@ -122,8 +123,12 @@ def _smdm(f: Fields) -> Plan:
 
 
 def _dit(f: Fields, *, blocks: bool) -> Plan:
-    """The mask is the last id. The files name no end of document; the tokenizer does."""
+    """The mask is the last id. The files name no end of document; the tokenizer does.
+
+    Without `cross_attn` a BD3-LM was trained with full attention, as MDLM, and is read so: it has no blocks.
+    """
     f.only({"time_conditioning": False, "causal": False})
+    blocks = blocks and f.flag("cross_attn", True)
     width, size = f.whole("hidden_dim"), f.whole("vocab_size")
     config = DitConfig(
         num_layers=f.whole("n_blocks"),

@@ -1,10 +1,16 @@
 """The fields of a published configuration, read strictly: what a network needs must stand in the file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from anyorder.models.config import RopeScaling
+
+ROPE_KEYS = {  # what each type of rotary angles reads
+    "default": ("rope_theta", "rope_type", "type"),
+    "llama3": ("rope_theta", "rope_type", "type", *RopeScaling.model_fields),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Fields:
     def number(self, key: str, default: float | None = None) -> float:
         """A positive number; raises ValueError as `whole`."""
         value = self._found(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ValueError(f"{self.source}: {key}={value!r}: must be a positive number")
         return float(value)
 
@@ -51,7 +57,8 @@ class Fields:
         """Raises ValueError for a field that is there with another value than the one the network here has."""
         for key, value in allowed.items():
             if self.has(key) and self.values[key] != value:
-                raise ValueError(f"{self.source}: {key}={self.values[key]!r}: only {value!r} is supported here")
+                only = "null" if value is None else repr(value)
+                raise ValueError(f"{self.source}: {key}={self.values[key]!r}: only {only} is supported here")
 
     def _found(self, key: str, default: int | float | None) -> Any:
         if not self.has(key) and default is None:
@@ -61,20 +68,43 @@ class Fields:
         return self.values[key] if self.has(key) else default
 
     def rope(self, *, default_base: float | None) -> tuple[float, RopeScaling | None]:
-        """Base and scaling of the rotary angles, from `rope_theta` and `rope_scaling` or from `rope_parameters`."""
-        inner = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
-        if not isinstance(inner, Mapping):
-            raise ValueError(f"{self.source}: rope_scaling={inner!r}: must be an object")
-        nested = Fields(inner, f"{self.source}: rope_scaling")
+        """Base and scaling of the rotary angles, from `rope_theta` and `rope_scaling` or from `rope_parameters`.
+
+        Raises:
+            ValueError: another type of scaling, a key that asks for other angles, or two values that contradict.
+        """
+        key, inner = self._rope_block()
+        nested = Fields(inner, f"{self.source}: {key}")
+        kinds = {inner[name] for name in ("rope_type", "type") if nested.has(name)} or {"default"}
+        if len(kinds) > 1 or not kinds <= ROPE_KEYS.keys():
+            raise ValueError(f"{nested.source}: type={sorted(kinds)}: only 'default' and 'llama3' are supported here")
+        kind = kinds.pop()
+        nested.only({"partial_rotary_factor": 1.0})
+        for name in inner:
+            if nested.has(name) and name not in (*ROPE_KEYS[kind], "partial_rotary_factor"):
+                raise ValueError(
+                    f"{nested.source}: {name}={inner[name]!r}: not read for type {kind!r}, and may ask for other angles; "
+                    "remove it if it changes nothing"
+                )
+        if nested.has("rope_theta") and self.has("rope_theta"):
+            self.only({"rope_theta": inner["rope_theta"]})
         base = nested.number("rope_theta") if nested.has("rope_theta") else self.number("rope_theta", default_base)
-        kind = inner.get("rope_type", inner.get("type", "default"))
         if kind == "default":
             return base, None
-        if kind != "llama3":
-            raise ValueError(f"{nested.source}: type={kind!r}: only 'default' and 'llama3' are supported here")
         return base, RopeScaling(
             factor=nested.number("factor"),
             low_freq_factor=nested.number("low_freq_factor"),
             high_freq_factor=nested.number("high_freq_factor"),
             original_max_position_embeddings=nested.whole("original_max_position_embeddings"),
         )
+
+    def _rope_block(self) -> tuple[str, Mapping[str, Any]]:
+        """The object that holds the settings of the rotary angles, under the name it has; empty if there is none."""
+        blocks = {key: self.values[key] for key in ("rope_parameters", "rope_scaling") if self.values.get(key)}
+        for key, block in blocks.items():
+            if not isinstance(block, Mapping):
+                raise ValueError(f"{self.source}: {key}={block!r}: must be an object")
+        said = [{k: v for k, v in block.items() if k != "rope_theta" and v is not None} for block in blocks.values()]
+        if any(block != said[0] for block in said):
+            raise ValueError(f"{self.source}: rope_parameters and rope_scaling differ; keep the one the network has")
+        return next(iter(blocks.items()), ("rope_parameters", {}))
