@@ -292,8 +292,15 @@ def smdm_shapes(s=SMDM, *, causal, size=259):
     return out | {"transformer.ln_f.weight": (d,)}
 
 
+def smdm_tables(length, width, *, dtype=torch.float32):
+    """Cosines and sines of each position and pair of channels, every step of the angle rounded to `dtype`."""
+    step = 1.0 / 10000 ** (torch.arange(0, width, 2).to(dtype) / width)
+    angle = torch.arange(length).to(dtype)[:, None] * step
+    return angle.cos(), angle.sin()
+
+
 def smdm_logits(tensors, x, *, causal, start, rounded=True, heads=SMDM["heads"]):
-    """SMDM in float64, cosines and sines rounded to bfloat16."""
+    """SMDM in float64; cosines and sines of float32 angles, rounded to bfloat16."""
     t = {name: value.double() for name, value in tensors.items()}
     if causal:
         x = torch.cat([torch.full_like(x[:, :1], start), x[:, :-1]], 1)
@@ -303,17 +310,12 @@ def smdm_logits(tensors, x, *, causal, start, rounded=True, heads=SMDM["heads"])
     def rms(v, gain):
         return gain * v / (v.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
 
+    cos, sin = smdm_tables(length, width) if rounded else smdm_tables(length, width, dtype=torch.float64)
+    cos, sin = (table.bfloat16().double() if rounded else table for table in (cos, sin))
+
     def turned(v):
-        out = v.clone()
-        for position in range(length):
-            for i in range(width // 2):
-                angle = torch.tensor(position * 10000 ** (-2 * i / width), dtype=torch.float64)
-                cos, sin = angle.cos(), angle.sin()
-                if rounded:
-                    cos, sin = cos.bfloat16().double(), sin.bfloat16().double()
-                a, b = v[:, position, i], v[:, position, i + width // 2]
-                out[:, position, i], out[:, position, i + width // 2] = a * cos - b * sin, a * sin + b * cos
-        return out
+        a, b = v[..., : width // 2], v[..., width // 2 :]
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
     for i in range(SMDM["layers"]):
         own = {n.removeprefix(f"transformer.h.{i}."): v for n, v in t.items() if n.startswith(f"transformer.h.{i}.")}
@@ -354,10 +356,10 @@ DITS = {
 
 
 def dit_shapes(c):
-    """Names and shapes of MDLM and BD3-LM, the rotary buffer among them."""
+    """Names and shapes of the weights of MDLM and BD3-LM."""
     d, given, size = c["hidden_dim"], c["cond_dim"], c["vocab_size"]
     modulated = c.get("adaln", True)
-    out = {"vocab_embed.embedding": (size, d), "rotary_emb.inv_freq": (d // c["n_heads"] // 2,)}
+    out = {"vocab_embed.embedding": (size, d)}
     if modulated:
         out |= {"sigma_map.mlp.0.weight": (given, 256), "sigma_map.mlp.0.bias": (given,)}
         out |= {"sigma_map.mlp.2.weight": (given, given), "sigma_map.mlp.2.bias": (given,)}
@@ -373,6 +375,15 @@ def dit_shapes(c):
     if modulated:
         out |= {f"{last}adaLN_modulation.weight": (2 * d, given), f"{last}adaLN_modulation.bias": (2 * d,)}
     return {f"backbone.{name}": shape for name, shape in out.items()}
+
+
+def dit_buffers(c):
+    """What their classes register beside weights: a file of theirs holds it, and a strict load asks for it."""
+    width = c["hidden_dim"] // c["n_heads"]
+    out = {"backbone.rotary_emb.inv_freq": 1 / 10000 ** (torch.arange(0, width, 2).float() / width)}
+    if c["model_type"] == "bd3lm" and c.get("var_min", True):
+        out |= {"sampling_eps_min": torch.tensor(0.001), "sampling_eps_max": torch.tensor(0.999)}
+    return out
 
 
 def dit_logits(c, tensors, x):

@@ -12,6 +12,7 @@ from checkpoints import (
     MASK,
     ROWS,
     byte_tokenizer,
+    dit_buffers,
     dit_logits,
     dit_shapes,
     expected_logits,
@@ -20,6 +21,7 @@ from checkpoints import (
     shapes_of,
     smdm_logits,
     smdm_shapes,
+    smdm_tables,
     write,
 )
 from safetensors.torch import load_file
@@ -34,6 +36,7 @@ from anyorder.hub.load import load_model
 from anyorder.hub.published import published
 from anyorder.hub.source import read_config
 from anyorder.models import SIZES
+from anyorder.models.rope import rope_tables
 
 BYTES = byte_tokenizer()
 
@@ -159,7 +162,21 @@ def test_smdm_reads_a_bare_file_or_a_folder_of_its_own(tmp_path, causal, rounded
     other = smdm_logits(tensors, x, causal=causal, start=2, rounded=not rounded)
     assert (other - expected).abs().max() > 1e-4  # the rounding shows
     if rounded:
+        cos = smdm_tables(2048, 6)[0].bfloat16().float()
+        assert torch.equal(loaded.model.rope_cos, torch.cat([cos, cos], 1))
         assert_same_logits(logits(load_model(tmp_path / "ours").model, x), expected)
+
+
+def test_the_rotary_tables_of_smdm_are_those_of_its_code_to_the_last_bit():
+    """Of float32 angles; those of float64 angles differ in some entries of the published length after rounding."""
+    found = rope_tables(2048, 128, base=10_000.0, rounded=True)
+    cos, sin = (table.bfloat16().float() for table in smdm_tables(2048, 128))
+    assert torch.equal(found[0], torch.cat([cos, cos], 1))
+    assert torch.equal(found[1], torch.cat([-sin, sin], 1))
+    exact = rope_tables(2048, 128, base=10_000.0)
+    differ = (found[0] != exact[0].bfloat16().float()).double().mean()
+    assert 1e-3 < differ < 4e-3
+    torch.testing.assert_close(exact[0], found[0], atol=5e-3, rtol=0)
 
 
 def write_tokenizer(place, text):
@@ -184,8 +201,9 @@ def test_every_published_size_of_smdm_is_known_by_its_shapes(tmp_path, causal):
 
 @pytest.mark.parametrize("name", DITS)
 def test_the_forward_pass_of_mdlm_and_bd3lm_is_the_published_one(tmp_path, name):
-    config = DITS[name]
-    tensors = random_tensors(dit_shapes(config))
+    config, buffers = DITS[name], dit_buffers(DITS[name])
+    shapes = dit_shapes(config) | {n: tuple(t.shape) for n, t in buffers.items()}
+    tensors = random_tensors(dit_shapes(config)) | buffers
     folder = write(tmp_path / "c", config | {"vocab_size": ROWS}, tensors, tokenizer=byte_tokenizer(mask=None))
     loaded, x = load_model(folder), ids(2, 14, below=257)
     x[:, 5:9] = ROWS - 1  # the mask is the last id
@@ -196,13 +214,28 @@ def test_the_forward_pass_of_mdlm_and_bd3lm_is_the_published_one(tmp_path, name)
     assert torch.equal(logits(load_model(tmp_path / "ours").model, x), logits(loaded.model, x))
     convert(tmp_path / "ours", tmp_path / "back", to=config["model_type"])
     again = load_file(tmp_path / "back" / "model.safetensors")
-    assert again.keys() == tensors.keys() - {"backbone.rotary_emb.inv_freq"}
-    assert all(torch.equal(again[n], tensors[n]) for n in again)
+    assert {n: tuple(t.shape) for n, t in again.items()} == shapes
+    assert all(torch.equal(again[n], tensors[n]) for n in tensors)
     assert read_config(tmp_path / "back") == config
-    total = sum(again[n].numel() for n in again)
+    total = sum(again[n].numel() for n in again if n not in buffers)
     assert loaded.model.config.num_params(vocab_size=ROWS, num_ids=ROWS) == total
     with pytest.raises(ValueError, match=r"llada has no word for this network"):
         convert(tmp_path / "ours", tmp_path / "llada", to="llada")
+
+
+@pytest.mark.parametrize("more", [{}, {"sampling_eps_min": 0.25}, {"var_min": False}])
+def test_exports_of_bd3lm_hold_what_its_strict_load_wants_even_if_the_file_did_not(tmp_path, more):
+    config = DITS["bd3lm"] | more
+    tensors = random_tensors(dit_shapes(config))
+    folder = write(tmp_path / "c", config, tensors, tokenizer=byte_tokenizer(mask=None))
+    convert(folder, tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "back", to="bd3lm")
+    again = load_file(tmp_path / "back" / "model.safetensors")
+    expected = dit_buffers(config)
+    assert again.keys() == tensors.keys() | expected.keys()
+    for name, value in expected.items():
+        low = torch.tensor(more.get("sampling_eps_min", 1e-3))
+        assert torch.equal(again[name], low if name == "sampling_eps_min" else value), name
 
 
 def test_a_block_of_bd3lm_sees_nothing_after_it_and_padding_is_not_seen(tmp_path):

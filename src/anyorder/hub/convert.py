@@ -1,5 +1,6 @@
 """From a published checkpoint to a model folder of ours and back, one tensor in memory at a time."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -109,7 +110,11 @@ def _to_ours(
         files = write_tensors(place, tensors)
         read.save(place)
         about = describe(place, files, config=config, vocab=read.vocab, tokenizer=read)
-        about["published"] = {"family": checkpoint.name, "config": dict(checkpoint.source.config)}
+        about["published"] = {
+            "family": checkpoint.name,
+            "config": dict(checkpoint.source.config),
+            "scalars": checkpoint.scalars(),
+        }
         (place / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     write_folder(out, fill)
@@ -122,16 +127,19 @@ def _to_theirs(folder: Path, out: Path, *, family: str, dtype: torch.dtype | Non
     read, source = own_tokenizer(folder, about), own_source(folder, about)
     plan, config = _plan(about, read.vocab, family, str(folder))
     tensors = tuple(FAMILIES[family].parts(plan))
+    scalars = (about.get("published") or {}).get("scalars", {})
+    constants = FAMILIES[family].constants(plan, config | scalars)
 
     def fill(place: Path) -> None:
         theirs = restream(source.read, tensors)
         kept = ((name, t if dtype is None else t.to(dtype)) for name, t in theirs)
-        write_tensors(place, kept, metadata={"format": "pt"})
+        write_tensors(place, itertools.chain(kept, constants.items()), metadata={"format": "pt"})
         read.save(place)
         (place / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
     write_folder(out, fill)
-    return Converted(out, family, family, len(tensors), sum(math.prod(part.shape) for _, part in tensors))
+    number = len(tensors) + len(constants)
+    return Converted(out, family, family, number, sum(math.prod(part.shape) for _, part in tensors))
 
 
 def _plan(about: Mapping[str, Any], vocab: Vocab, family: str, where: str) -> tuple[Plan, dict[str, Any]]:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from anyorder.core.types import Vocab
 from anyorder.hub.fields import Fields
-from anyorder.hub.parts import Part, dit_parts, ilm_parts, transformer_parts
+from anyorder.hub.parts import Part, dit_constants, dit_parts, ilm_constants, ilm_parts, transformer_parts
 from anyorder.models.config import ModelConfig
 from anyorder.models.dit import DitConfig
 from anyorder.models.ilm import IlmConfig
@@ -91,6 +93,12 @@ class Family:
             parts = transformer_parts(plan.config, size=plan.size, roles=self.names.keys())
         for part in parts:
             yield self.names[part.role].format(i=part.layer), part
+
+    def constants(self, plan: Plan, written: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Tensors that hold no weights and that the published code wants in a file; `written`: its configuration."""
+        if isinstance(plan.config, DitConfig):
+            return dit_constants(plan.config, written, blocks="bd3lm" in self.model_types)
+        return ilm_constants(plan.config, written) if isinstance(plan.config, IlmConfig) else {}
 
     def is_buffer(self, name: str) -> bool:
         """Whether a tensor of this name holds no weights."""

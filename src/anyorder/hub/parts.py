@@ -1,10 +1,11 @@
 """Which rows of which tensor of ours a published tensor is: the roles that a family of checkpoints gives names to."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anyorder.models.config import ModelConfig
@@ -136,6 +137,32 @@ def _norm(role: str, layer: int | None, ours: str, d: int) -> Iterator[Part]:
 def _layer(role: str, layer: int | None, ours: str, d_out: int, d_in: int) -> Iterator[Part]:
     yield Part(f"{role}.weight", layer, f"{ours}.weight", (d_out, d_in))
     yield Part(f"{role}.bias", layer, f"{ours}.bias", (d_out,))
+
+
+def dit_constants(c: DitConfig, written: Mapping[str, Any], *, blocks: bool) -> dict[str, Tensor]:
+    """What the published classes of MDLM and BD3-LM keep beside weights: a strict load of theirs wants it.
+
+    Args:
+        written: the published configuration.
+        blocks: of BD3-LM, which also keeps the range of mask rates it was trained with.
+    """
+    out = {"backbone.rotary_emb.inv_freq": _frequencies(c.d_head)}
+    if blocks and written.get("var_min", True):
+        for key, usual in (("sampling_eps_min", 1e-3), ("sampling_eps_max", 0.999)):
+            out[key] = torch.tensor(float(written.get(key, usual)))
+    return out
+
+
+def ilm_constants(c: IlmConfig, written: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The same of ILM: frequencies in every block, and the type embeddings, zeros here since they are never added."""
+    out = {f"encoder.{i}.rotary_emb.inv_freq": _frequencies(c.rotary_width) for i in range(c.num_layers)}
+    kept = written.get("keep_type_embeddings", True)
+    return out | ({"type_embeddings.weight": torch.zeros(2, c.d_model)} if kept else {})
+
+
+def _frequencies(width: int) -> Float[Tensor, " H"]:
+    """Radians per position of each pair of channels, in float32 as in their code."""
+    return 1.0 / (10_000 ** (torch.arange(0, width, 2).float() / width))
 
 
 def same_parts(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Iterator[Part]:

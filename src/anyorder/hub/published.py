@@ -53,6 +53,11 @@ class Published:
         sizes = ((math.prod(part.shape), self.source.entries[name].dtype) for name, part in self.tensors)
         return sum(count * dtype.itemsize for count, dtype in sizes)
 
+    def scalars(self) -> dict[str, float]:
+        """Single numbers that the file keeps beside its weights, by name."""
+        names = (name for name, entry in self.source.entries.items() if entry.shape == ())
+        return {name: float(self.source.read(name)) for name in names}
+
 
 def family_of(source: Source) -> str:
     """The key in `FAMILIES` of a checkpoint, from `model_type`, else `architectures`, of its configuration.

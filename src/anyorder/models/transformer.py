@@ -52,10 +52,10 @@ class Transformer(nn.Module):
     def set_rope(self, device: torch.device | None = None) -> None:
         """Make the rotary tables; they are no part of a checkpoint."""
         c = self.config
-        tables = rope_tables(c.max_length, c.d_head, base=c.rope_base, scaling=c.rope_scaling)
+        rounded = c.rope == "bfloat16"
+        tables = rope_tables(c.max_length, c.d_head, base=c.rope_base, scaling=c.rope_scaling, rounded=rounded)
         for name, table in zip(("rope_cos", "rope_sin"), tables):
-            rounded = table.bfloat16().float() if c.rope == "bfloat16" else table
-            self.register_buffer(name, rounded.to(device), persistent=False)
+            self.register_buffer(name, table.to(device), persistent=False)
 
     def compile(self, *, dynamic: bool = False) -> None:  # type: ignore[override]
         """Compile the two halves of a block once for all blocks (regional compilation); same law, other rounding.
