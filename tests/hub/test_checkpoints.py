@@ -10,10 +10,13 @@ import pytest
 import torch
 from checkpoints import (
     CONFIGS,
+    DITS,
     EOS,
     MASK,
     ROWS,
     byte_tokenizer,
+    dit_buffers,
+    dit_shapes,
     random_tensors,
     sentencepiece_tokenizer,
     shapes_of,
@@ -22,6 +25,7 @@ from checkpoints import (
 )
 from safetensors.torch import load_file, save_file
 
+from anyorder.cli.main import main
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.tokenizer import ByteTokenizer
@@ -112,7 +116,10 @@ FAULTS = {
         lambda f: [(f / "model.safetensors").rename(f / "a.safetensors"), save_file({}, f / "b.safetensors")],
         r"holds 2 safetensors files and no model\.safetensors\.index\.json",
     ),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json: no such file"),
+    "no tokenizer": (
+        lambda f: (f / "tokenizer.json").unlink(),
+        r"c: has no tokenizer\.json; name the one .* --tokenizer",
+    ),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer\.json: not a tokenizer"),
     "tokenizer with more ids": (
         lambda f: (f / "tokenizer.json").write_text(sentencepiece_with(300)),
@@ -164,7 +171,7 @@ def test_a_value_of_another_type_is_no_internal_error(tmp_path, key, value):
         load_model(write(tmp_path / "c", config, {"a": torch.zeros(1)}, tokenizer=byte_tokenizer()))
 
 
-LLAMA3 = {k: v for k, v in CONFIGS["llama scaled"]["rope_scaling"].items()}
+LLAMA3 = CONFIGS["llama scaled"]["rope_scaling"]
 ROPE_FAULTS = {
     "part of a head": ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor=0\.5: only 1\.0 is supported here"),
     "factor of another type": ({"factor": 4.0}, r"factor=4\.0: not read for type 'default', and may ask for other ang"),
@@ -363,7 +370,7 @@ def test_convert_reads_the_tensors_of_a_pickle(tmp_path, wrapped):
     again = load_file(tmp_path / "back" / "model.safetensors")
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[n], tensors[n]) for n in tensors)
-    with pytest.raises(ValueError, match=r"is a file of weights; make a model folder of it with anyorder convert"):
+    with pytest.raises(ValueError, match=rf"of weights; make a .*: anyorder convert {path} OUT --tokenizer FOLDER"):
         model_folder(path)
 
 
@@ -374,11 +381,117 @@ def test_the_configuration_beside_a_pickle_says_what_it_is(folder, tmp_path):
     convert(folder, tmp_path / "plain")
     (folder / "model.safetensors").unlink()
     path = save_pickle(folder / "pytorch_model.bin", tensors)
-    with pytest.raises(ValueError, match=rf"is a pickle, .*: anyorder convert {path} OUT"):
-        convert(folder, tmp_path / "ours")
-    assert convert(path, tmp_path / "ours").family == "llada"
-    ours, plain = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "plain"))
-    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+    with pytest.raises(ValueError, match=rf"{path.name}: is a pickle, .*: anyorder convert {folder} OUT"):
+        load_model(folder)
+    for number, place in enumerate((path, folder)):
+        assert convert(place, tmp_path / f"ours{number}").family == "llada"
+        assert same_weights(tmp_path / f"ours{number}", tmp_path / "plain")
+
+
+def same_weights(a, b):
+    ours, plain = (load_file(folder / "model.safetensors") for folder in (a, b))
+    return ours.keys() == plain.keys() and all(torch.equal(ours[name], plain[name]) for name in plain)
+
+
+def in_parts(folder):
+    """The weights of a folder as pytorch_model-0000i-of-00003.bin with their index."""
+    tensors = list(load_file(folder / "model.safetensors").items())
+    (folder / "model.safetensors").unlink()
+    names = [f"pytorch_model-{i + 1:05}-of-00003.bin" for i in range(3)]
+    for i, name in enumerate(names):
+        save_pickle(folder / name, dict(tensors[i::3]))
+    index = {n: names[i % 3] for i, (n, _) in enumerate(tensors)}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    return names
+
+
+def test_pickles_in_parts_are_converted_through_their_index(folder, tmp_path):
+    convert(folder, tmp_path / "plain")
+    parts = in_parts(folder)
+    with pytest.raises(ValueError, match=rf"is a pickle, .*: anyorder convert {folder} OUT"):
+        load_model(folder)
+    convert(folder, tmp_path / "ours")
+    assert same_weights(tmp_path / "ours", tmp_path / "plain")
+    with pytest.raises(ValueError, match=rf"{parts[0]}: is one part of a checkpoint; name its folder, {folder}"):
+        convert(folder / parts[0], tmp_path / "part")
+    torch.save({WQ: Trap()}, folder / parts[1])
+    with pytest.raises(ValueError, match=rf"{parts[1]}: not a file of tensors alone"):
+        convert(folder, tmp_path / "trap")
+    (folder / parts[1]).unlink()
+    with pytest.raises(ValueError, match=rf"{parts[1]}: no such file"):
+        convert(folder, tmp_path / "fewer")
+    (folder / "pytorch_model.bin.index.json").unlink()
+    with pytest.raises(
+        ValueError, match=rf"holds 2 pickles and no pytorch_model\.bin\.index.json; .* {folder / parts[0]} OUT"
+    ):
+        convert(folder, tmp_path / "which")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {WQ: "../elsewhere.bin"}}))
+    with pytest.raises(ValueError, match=r"not an index of tensors; get it again"):
+        convert(folder, tmp_path / "outside")
+
+
+def test_a_part_of_safetensors_is_no_checkpoint(folder, tmp_path):
+    parts = shard(folder)
+    with pytest.raises(ValueError, match=rf"{parts[0]}: is one part of a checkpoint; name its folder, {folder}"):
+        convert(folder / parts[0], tmp_path / "part")
+
+
+def lightning(place, config, *, average, prefix="", **more):
+    """A training checkpoint: weights, buffers among them, and a moving average of the weights, which is twice them."""
+    tensors = random_tensors(dit_shapes(config))
+    held = {}
+    for name, tensor in tensors.items():  # the classes register the rotary buffer before the blocks
+        if "blocks.0.norm1" in name:
+            held |= {f"{prefix}{n}": t for n, t in dit_buffers(config).items() if "inv_freq" in n}
+        held[f"{prefix}{name}"] = tensor
+    doubled = {f"{prefix}{n}": t * 2 for n, t in tensors.items()}
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps(config))
+    (place / "tokenizer.json").write_text(byte_tokenizer(mask=None))
+    torch.save({"state_dict": held, "ema": average(doubled), "epoch": 1, **more}, place / "last.ckpt")
+    return tensors
+
+
+AVERAGED = {
+    "listed": lambda t: {"decay": 0.9999, "num_updates": 7, "shadow_params": list(t.values())},
+    "by name": lambda t: t,
+    "by name, wrapped": lambda t: {"state_dict": t},
+}
+
+
+@pytest.mark.parametrize("average", AVERAGED)
+@pytest.mark.parametrize("compiled", ["", "_orig_mod."])
+def test_the_moving_average_of_a_training_checkpoint_is_taken_and_said(tmp_path, capsys, average, compiled):
+    tensors = lightning(tmp_path / "run", DITS["mdlm"], average=AVERAGED[average], prefix=compiled)
+    assert main(["convert", str(tmp_path / "run" / "last.ckpt"), str(tmp_path / "ours")]) == 0
+    assert "tensors, the moving average 'ema'" in capsys.readouterr().out
+    convert(tmp_path / "ours", tmp_path / "back", to="mdlm")
+    again = load_file(tmp_path / "back" / "model.safetensors")
+    assert all(torch.equal(again[name], 2 * tensor) for name, tensor in tensors.items())
+
+
+NO_AVERAGES = {
+    "one too few": lambda t: {"shadow_params": list(t.values())[:-1]},
+    "another order": lambda t: {"shadow_params": list(t.values())[::-1]},
+    "one without a name": lambda t: dict(list(t.items())[1:]),
+    "of nothing": lambda t: {"decay": 0.5},
+}
+
+
+@pytest.mark.parametrize("average", NO_AVERAGES)
+def test_an_average_that_is_none_of_these_weights_is_refused(tmp_path, average):
+    tensors = lightning(tmp_path / "run", DITS["mdlm"], average=NO_AVERAGES[average])
+    said = rf"last\.ckpt: ema: is no moving average of its {len(tensors)} weights one for one; save"
+    with pytest.raises(ValueError, match=said):
+        convert(tmp_path / "run" / "last.ckpt", tmp_path / "ours")
+
+
+def test_a_training_checkpoint_without_a_configuration_is_what_is_named(tmp_path):
+    lightning(tmp_path / "run", DITS["mdlm"], average=lambda t: 0.9999)  # a number is no average
+    assert convert(tmp_path / "run" / "last.ckpt", tmp_path / "ours").note == ""
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"last\.ckpt: no config\.json lies beside it, and shapes alone do not tell"):
+        convert(tmp_path / "run" / "last.ckpt", tmp_path / "more")
 
 
 class Trap:
@@ -447,7 +560,9 @@ def test_a_model_trained_here_goes_to_a_published_layout_and_is_read_there(tmp_p
 def test_names_of_the_hub_are_read(monkeypatch, folder, tmp_path):
     asked = []
     hub = types.SimpleNamespace(
-        snapshot_download=lambda repo, *, revision, allow_patterns: asked.append((repo, revision)) or str(folder),
+        snapshot_download=lambda repo, *, revision, allow_patterns, ignore_patterns: (
+            asked.append((repo, revision)) or str(folder)
+        ),
         hf_hub_download=lambda repo, file, *, revision: asked.append((repo, file, revision)) or str(folder / file),
     )
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
@@ -457,6 +572,10 @@ def test_names_of_the_hub_are_read(monkeypatch, folder, tmp_path):
     assert model_folder(Path("hub:org/name@step-4")) == folder
     assert open_checkpoint(Path("hub:org/name/model.safetensors")).entries.keys() == shapes_of(CONFIG).keys()
     assert asked == [("org/name-1.5", None), ("org/name", "step-4"), ("org/name", "model.safetensors", None)]
+    with pytest.raises(
+        ValueError, match=r"^hub:org/name/model\.safetensors: is a file of weights; .* --tokenizer FOLD"
+    ):
+        model_folder(Path("hub:org/name/model.safetensors"))
     import anyorder
 
     assert anyorder.load("hub:org/name").sample(length=4)[0].num_tokens == 4

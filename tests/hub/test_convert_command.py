@@ -76,6 +76,47 @@ def test_mdlm_writes_and_bd3lm_writes_block_by_block(tmp_path, capsys):
         )
 
 
+@pytest.mark.parametrize("name", ["mdlm", "bd3lm", "smdm"])
+def test_a_family_that_publishes_no_tokenizer_is_told_the_same_way_everywhere(tmp_path, capsys, name):
+    if name == "smdm":
+        folder, more = (
+            write(tmp_path / name, None, random_tensors(smdm_shapes(causal=False, size=264))),
+            ["--heads", "4"],
+        )
+        path, known = folder / "model.safetensors", "TinyLlama"
+    else:
+        path, more, known = write(tmp_path / name, DITS[name], random_tensors(dit_shapes(DITS[name]))), [], "gpt2"
+    for command in (["sample", str(path)], ["convert", str(path), str(tmp_path / "out"), *more]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"anyorder convert {path} OUT --tokenizer FOLDER" in said
+    assert known in said
+    (tmp_path / "t.json").write_text(byte_tokenizer(mask=None))
+    assert main(["convert", str(path), str(tmp_path / "out"), *more, "--tokenizer", str(tmp_path / "t.json")]) == 0
+    assert main(["sample", str(tmp_path / "out"), "--length", "4"]) == 0
+
+
+def test_what_lies_beside_a_model_stays_beside_it(llada, tmp_path, capsys):
+    kept = {
+        "tokenizer_config.json": json.dumps({"chat_template": "{{ messages[0].content }}", "mask_token": "<|mask|>"}),
+        "chat_template.jinja": "{{ messages }}",
+        "special_tokens_map.json": "{}",
+        "generation_config.json": json.dumps({"eos_token_id": 256}),
+    }
+    for name, text in kept.items():
+        (llada / name).write_text(text)
+    told(capsys, "convert", llada, tmp_path / "ours")
+    told(capsys, "convert", tmp_path / "ours", tmp_path / "back", "--to", "llada")
+    for folder in ("ours", "back"):
+        assert {name: (tmp_path / folder / name).read_text() for name in kept} == kept
+    (tmp_path / "t").mkdir()
+    (llada / "tokenizer.json").rename(tmp_path / "t" / "tokenizer.json")
+    told(capsys, "convert", llada, tmp_path / "other", "--tokenizer", tmp_path / "t")
+    assert not (tmp_path / "other" / "chat_template.jinja").exists()  # it was of the tokenizer that is not used
+    assert (tmp_path / "other" / "generation_config.json").exists()
+
+
 WRONG = {
     "dtype": (["--dtype", "int3"], r"dtype='int3': unknown"),
     "family": (["--to", "lama"], r"to='lama': unknown; did you mean 'llama'?"),

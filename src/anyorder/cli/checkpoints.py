@@ -29,7 +29,10 @@ def convert(args: list[str]) -> None:
         "--to", metavar="FAMILY", help="anyorder (the default), or a family that anyorder methods lists"
     )
     parser.add_argument(
-        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if none lies beside the weights"
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json or its folder, if none lies beside the weights; or hub:ORG/NAME",
     )
     parser.add_argument("--dtype", metavar="TYPE", help="of the new weights: float32, bfloat16 (default as they are)")
     parser.add_argument("--heads", type=int, metavar="N", help=HEADS)
@@ -56,14 +59,20 @@ def convert(args: list[str]) -> None:
         "layout": made.layout,
         "tensors": made.num_tensors,
         "parameters": made.num_params,
+        "note": made.note,
     }
     lines = [
         ("folder", str(made.folder)),
         ("family", made.family),
         ("layout", made.layout),
-        ("weights", f"{made.num_params:,} parameters in {made.num_tensors} tensors"),
+        ("weights", f"{made.num_params:,} parameters in {made.num_tensors} tensors" + of(made.note)),
     ]
     finish(about, as_json=found.json, text=f"{pairs(lines)}\n\ntry next:\n  anyorder inspect {made.folder}")
+
+
+def of(note: str) -> str:
+    """Which of several sets of weights."""
+    return f", {note}" if note else ""
 
 
 def describe_checkpoint(source: "Source", *, heads: int | None) -> tuple[dict[str, Any], str]:
@@ -94,7 +103,7 @@ def describe_checkpoint(source: "Source", *, heads: int | None) -> tuple[dict[st
         (
             "parameters",
             f"{checkpoint.num_params:,} in {len(checkpoint.tensors)} tensors, {', '.join(dtypes)}, "
-            f"{count(checkpoint.num_bytes)}B",
+            f"{count(checkpoint.num_bytes)}B{of(source.note)}",
         ),
         ("vocabulary", f"{plan.size} ids{ids}"),
         ("tokenizer", tokenizer),

@@ -31,6 +31,7 @@ def rl(args: list[str]) -> None:
     config = parse_config(RlConfig, merged(below.model_dump(), given_keys(RlConfig, vars(found))), source="rl")
     from anyorder.core import dist
     from anyorder.core.log import read_records
+    from anyorder.hub.convert import keep_beside
     from anyorder.hub.find import model_folder
     from anyorder.hub.load import load_model
     from anyorder.models.transformer import Transformer
@@ -38,13 +39,15 @@ def rl(args: list[str]) -> None:
     from anyorder.rl.make import make_lesson
 
     dist.use(found.device)
-    loaded = load_model(model_folder(found.run))
+    base = model_folder(found.run)
+    loaded = load_model(base)
     if not isinstance(loaded.model, Transformer) or loaded.model.config.causal:
         raise ValueError(f"{found.run}: holds no masked model of ours; the steps that are learned fill masks")
     out = found.out or found.run.with_name(found.run.name + "-rl")
     place = learn(config, loaded.model, loaded.tokenizer, make_lesson(config), out, quiet=found.quiet)
     if dist.rank() != 0:
         return
+    keep_beside(place, settings=base, tokenizer=base)
     records = read_records(out / METRICS)
     last = [r for r in records if r["kind"] == "evaluation"][-1]
     frontier = [point | {"schedule": str(out / schedule_name(config, point["price"]))} for point in last["frontier"]]

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,22 @@ import torch
 from anyorder.core.config import nearest
 from anyorder.core.files import write_folder
 from anyorder.core.types import Vocab
+from anyorder.data.hub_tokenizer import tokenizer_file
 from anyorder.hub.families import FAMILIES
 from anyorder.hub.family import Plan
-from anyorder.hub.fetch import HUB, fetch
+from anyorder.hub.fetch import HUB, PICKLES, SETTINGS, fetch
 from anyorder.hub.fields import Fields
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import is_published, own_source, own_tokenizer, published_tokenizer, read_about, shapes_of
-from anyorder.hub.pickles import PICKLED, open_pickle
+from anyorder.hub.pickles import open_pickle, open_pickles
 from anyorder.hub.published import published, restream, stream
 from anyorder.hub.save import describe, write_tensors
-from anyorder.hub.source import CONFIG, Source, open_file, open_folder, read_config
+from anyorder.hub.source import CONFIG, PICKLED, Source, open_file, open_folder, pickles_of, read_config
 from anyorder.models.config import ModelConfig
 from anyorder.models.network import NetworkConfig, config_of, fields_of
 
 OURS = "anyorder"
+BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Converted:
     Args:
         layout: of the new folder: "anyorder" or a family.
         num_tensors, num_params: in the new folder.
+        note: which of several sets of weights in the file these are, "" if there is one.
     """
 
     folder: Path
@@ -43,6 +47,7 @@ class Converted:
     layout: str
     num_tensors: int
     num_params: int
+    note: str = ""
 
 
 def open_checkpoint(path: Path) -> Source | None:
@@ -51,17 +56,25 @@ def open_checkpoint(path: Path) -> Source | None:
     Raises:
         ValueError: a checkpoint that cannot be opened.
     """
-    place = fetch(str(path)) if str(path).startswith(HUB) else path
+    place = path
+    if str(path).startswith(HUB):
+        place = fetch(str(path))
+        if place.is_dir() and not any(place.glob("*.safetensors")):
+            place = fetch(str(path), PICKLES)
     if place.is_file() and place.suffix in PICKLED:
         beside = read_config(place.parent) if (place.parent / CONFIG).exists() else {}
         return open_pickle(place, config=beside if is_published(beside) else {})
     if place.is_file():
         source = open_file(place) if place.suffix == ".safetensors" else None
         return None if source is None or (source.config and not is_published(source.config)) else source
-    if (place / CONFIG).exists():
-        config = read_config(place)
-        return open_folder(place, config=config) if is_published(config) else None
-    return open_folder(place, config={}) if any(place.glob("*.safetensors")) else None
+    config = read_config(place) if (place / CONFIG).exists() else {}
+    if config and not is_published(config):
+        return None
+    if any(place.glob("*.safetensors")):
+        return open_folder(place, config=config)
+    if place.is_dir() and pickles_of(place):
+        return open_pickles(place, config=config)
+    return open_folder(place, config=config) if config else None
 
 
 def convert(
@@ -76,7 +89,7 @@ def convert(
     """Write a published checkpoint as a model folder of ours, or one of ours in the layout of a family (`to`).
 
     Args:
-        tokenizer: tokenizer.json of a checkpoint that has none beside it, or its folder.
+        tokenizer: tokenizer.json of a checkpoint that has none beside it, its folder, or a name of the hub.
         dtype: of the new weights; None: as they are.
         heads: attention heads of a checkpoint that has no configuration.
     Raises:
@@ -101,6 +114,8 @@ def convert(
 def _to_ours(
     source: Source, out: Path, *, tokenizer: Path | None, dtype: torch.dtype | None, heads: int | None
 ) -> Converted:
+    if tokenizer is not None and str(tokenizer).startswith(HUB):
+        tokenizer = fetch(str(tokenizer), SETTINGS)
     checkpoint = published(source, heads=heads, tokenizer=tokenizer)
     read = published_tokenizer(checkpoint, tokenizer or source.folder)
     config = checkpoint.plan.config
@@ -109,6 +124,7 @@ def _to_ours(
         tensors = stream(checkpoint.source, checkpoint.tensors, held=lambda stored: dtype or stored)
         files = write_tensors(place, tensors)
         read.save(place)
+        keep_beside(place, settings=source.folder, tokenizer=tokenizer or source.folder)
         about = describe(place, files, config=config, vocab=read.vocab, tokenizer=read)
         about["published"] = {
             "family": checkpoint.name,
@@ -119,7 +135,8 @@ def _to_ours(
 
     write_folder(out, fill)
     shapes = [shape for _, shape in shapes_of(config, read.vocab)]
-    return Converted(out, checkpoint.name, OURS, len(shapes), sum(map(math.prod, shapes)))
+    number = sum(map(math.prod, shapes))
+    return Converted(out, checkpoint.name, OURS, len(shapes), number, note=checkpoint.source.note)
 
 
 def _to_theirs(folder: Path, out: Path, *, family: str, dtype: torch.dtype | None) -> Converted:
@@ -135,11 +152,20 @@ def _to_theirs(folder: Path, out: Path, *, family: str, dtype: torch.dtype | Non
         kept = ((name, t if dtype is None else t.to(dtype)) for name, t in theirs)
         write_tensors(place, itertools.chain(kept, constants.items()), metadata={"format": "pt"})
         read.save(place)
+        keep_beside(place, settings=folder, tokenizer=folder)
         (place / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
     write_folder(out, fill)
     number = len(tensors) + len(constants)
     return Converted(out, family, family, number, sum(math.prod(part.shape) for _, part in tensors))
+
+
+def keep_beside(place: Path, *, settings: Path, tokenizer: Path) -> None:
+    """Copy what lies beside a published model and others read: settings of its tokenizer, chat template, generation."""
+    named = [tokenizer_file(tokenizer).parent / name for name in BESIDE_TOKENIZER]
+    for file in [settings / "generation_config.json", *named]:
+        if file.is_file():
+            shutil.copyfile(file, place / file.name)
 
 
 def _plan(about: Mapping[str, Any], vocab: Vocab, family: str, where: str) -> tuple[Plan, dict[str, Any]]:

@@ -277,6 +277,7 @@ FAMILIES: dict[str, Family] = {
         read=_smdm,
         write=_write_smdm,
         model_types=("smdm",),
+        tokenizer="hub:TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
     ),
     "mdlm": Family(
         about="MDLM trained on OpenWebText: masked diffusion",
@@ -285,6 +286,7 @@ FAMILIES: dict[str, Family] = {
         read=lambda f: _dit(f, blocks=False),
         model_types=("mdlm",),
         buffers=DIT_BUFFERS,
+        tokenizer="hub:openai-community/gpt2",
     ),
     "bd3lm": Family(
         about="BD3-LM trained on OpenWebText: masked diffusion within blocks that are written one after the other",
@@ -293,6 +295,7 @@ FAMILIES: dict[str, Family] = {
         read=lambda f: _dit(f, blocks=True),
         model_types=("bd3lm",),
         buffers=DIT_BUFFERS,
+        tokenizer="hub:openai-community/gpt2",
     ),
     "ilm": Family(
         about="insertion language models (ILM) trained on LM1B, stories, OpenWebText, star graphs and zebra puzzles",

@@ -72,6 +72,7 @@ class Family:
         write: a plan into a configuration, for export; None where only checkpoints that came in this layout go back.
         model_types, architectures: what config.json says.
         buffers: patterns of names that hold no weights and are left out.
+        tokenizer: where its tokenizer is, for families that publish none beside the weights.
     """
 
     about: str
@@ -82,6 +83,7 @@ class Family:
     model_types: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
+    tokenizer: str = ""
 
     def parts(self, plan: Plan) -> Iterator[tuple[str, Part]]:
         """Published names, and what each is of ours."""

@@ -2,18 +2,22 @@
 
 import importlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 HUB = "hub:"
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>[\w./-]+))?")
-PATTERNS = ["*.safetensors", "*.json"]
+SETTINGS = ["*.json", "*.jinja"]
+WEIGHTS = [*SETTINGS, "*.safetensors"]
+PICKLES = [*SETTINGS, "*.bin"]
+DEEPER = ["*/*"]  # files in folders of a repository, which hold other models or formats
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, patterns: Sequence[str] = WEIGHTS) -> Path:
     """Where a checkpoint of the hub lies on this machine, downloaded unless it is there already.
 
-    Weights as pickles are not downloaded with a folder; a file that is named by itself always is.
-
+    Args:
+        patterns: of the files that are downloaded with a folder; a file that is named by itself always is.
     Raises:
         ValueError: a name of another form, no `huggingface_hub`, or a hub that does not answer or has no such thing.
     """
@@ -28,7 +32,9 @@ def fetch(name: str) -> Path:
     try:
         if file is not None:
             return Path(hub.hf_hub_download(repo, file, revision=revision))
-        return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
+        return Path(
+            hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=DEEPER)
+        )
     except Exception as error:  # of the network, of the hub, of the name: too many kinds to list
         reason = " ".join(str(error).split())[:200]
         raise ValueError(

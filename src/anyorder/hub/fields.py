@@ -83,8 +83,8 @@ class Fields:
         for name in inner:
             if nested.has(name) and name not in (*ROPE_KEYS[kind], "partial_rotary_factor"):
                 raise ValueError(
-                    f"{nested.source}: {name}={inner[name]!r}: not read for type {kind!r}, and may ask for other angles; "
-                    "remove it if it changes nothing"
+                    f"{nested.source}: {name}={inner[name]!r}: not read for type {kind!r}, and may ask for other "
+                    "angles; remove it if it changes nothing"
                 )
         if nested.has("rope_theta") and self.has("rope_theta"):
             self.only({"rope_theta": inner["rope_theta"]})

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 from anyorder.hub.fetch import HUB, fetch
-from anyorder.hub.pickles import PICKLED
+from anyorder.hub.source import CONFIG, PICKLED
+
+FILE_OF_WEIGHTS = "is a file of weights; make a model folder of it: anyorder convert {} OUT --tokenizer FOLDER"
 
 
 def model_folder(path: Path) -> Path:
@@ -14,11 +16,11 @@ def model_folder(path: Path) -> Path:
         ValueError: there is none; it says what is there.
     """
     if str(path).startswith(HUB):
-        return fetch(str(path))
+        return _of_hub(path)
     if not path.is_dir():
         what = "is a file; name the folder it is in" if path.exists() else "no such folder; anyorder train makes one"
         if path.is_file() and path.suffix in (".safetensors", *PICKLED) and not (path.parent / "config.json").exists():
-            what = "is a file of weights; make a model folder of it with anyorder convert"
+            what = FILE_OF_WEIGHTS.format(path)
         raise ValueError(f"{path}: {what}")
     if (path / "config.json").exists():
         return path
@@ -37,6 +39,18 @@ def model_folder(path: Path) -> Path:
     if runs:
         raise ValueError(f"{path}: holds several runs; name one of them: {', '.join(str(path / r) for r in runs)}")
     raise ValueError(f"{path}: no model here; name a model folder, a run folder or a quickstart folder")
+
+
+def _of_hub(name: Path) -> Path:
+    """Where a folder of the hub was put, if commands can use it as it is; names are not those of files here."""
+    place = fetch(str(name))
+    if place.is_file():
+        raise ValueError(f"{name}: {FILE_OF_WEIGHTS.format(name)}")
+    if not (place / CONFIG).exists():
+        raise ValueError(f"{name}: has no {CONFIG}; name one file of weights, {name}/FILE, to anyorder convert")
+    if not any(place.glob("*.safetensors")):
+        raise ValueError(f"{name}: has no safetensors; make a model folder of its pickles: anyorder convert {name} OUT")
+    return place
 
 
 def _default_run(index: Path) -> str:

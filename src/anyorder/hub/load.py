@@ -15,6 +15,7 @@ from anyorder.core.types import Vocab
 from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer, tokenizer_file
 from anyorder.data.tokenizer import FILE, Tokenizer, is_ours, load_tokenizer
 from anyorder.hub.bare import ILM_KEY
+from anyorder.hub.families import FAMILIES
 from anyorder.hub.parts import same_parts
 from anyorder.hub.published import Held, Published, published, stream
 from anyorder.hub.save import FORMAT
@@ -97,6 +98,14 @@ def published_tokenizer(checkpoint: Published, place: Path) -> Tokenizer:
         if checkpoint.plan.vocab(mask_id=None, eos_id=None) == own.vocab:
             return own
         raise ValueError(f"{path}: its {own.vocab.size} ids are not the {checkpoint.plan.size} of the checkpoint")
+    if not path.exists() and place == checkpoint.source.folder:
+        source, known = checkpoint.source, FAMILIES[checkpoint.name].tokenizer
+        weights = source.folder if (source.folder / CONFIG).exists() else source.place
+        hint = f" (the family's is {known})" if known else ""
+        raise ValueError(
+            f"{place}: has no {FILE}; name the one the model was trained with{hint}: "
+            f"anyorder convert {weights} OUT --tokenizer FOLDER"
+        )
     text, mask, eos = read_hub_tokenizer(path)
     try:
         return HubTokenizer(text, checkpoint.plan.vocab(mask_id=mask, eos_id=eos))

@@ -1,5 +1,6 @@
 """A published checkpoint: of which family it is, whether all it needs is there, its tensors one at a time."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,12 @@ def family_of(source: Source) -> str:
             model_type is None and any(name in classes for name in family.architectures)
         ):
             return name
-    where = source.folder / CONFIG
+    where = source.said_in
+    if not source.config:
+        raise ValueError(
+            f"{where}: no {CONFIG} lies beside it, and shapes alone do not tell its family; put one there that says "
+            "model_type and sizes as the family's does, or get it from where the weights are from"
+        )
     if model_type is None:
         raise ValueError(f"{where}: names neither model_type nor a known architecture; known: {', '.join(FAMILIES)}")
     known = [t for family in FAMILIES.values() for t in family.model_types]
@@ -88,15 +94,15 @@ def published(source: Source, *, heads: int | None = None, tokenizer: Path | Non
     Raises:
         ValueError: an unknown family, a configuration without a needed field, tensors that do not fit.
     """
-    config = whole_config(source, heads=heads, tokenizer=tokenizer)
-    source = Source(source.place, source.folder, config, source.entries)
+    where = str(source.said_in)
+    source = dataclasses.replace(source, config=whole_config(source, heads=heads, tokenizer=tokenizer))
     name = family_of(source)
     family = FAMILIES[name]
-    plan = family.read(Fields(config, str(source.folder / CONFIG)))
+    plan = family.read(Fields(source.config, where))
     tensors = tuple(family.parts(plan))
     kept = [name for name in source.entries if not family.is_buffer(name)]
     spare = family.spare(plan)
-    Source(source.place, source.folder, config, {n: source.entries[n] for n in kept}).check(
+    dataclasses.replace(source, entries={n: source.entries[n] for n in kept}).check(
         {n: part.shape for n, part in tensors}, optional=[] if spare is None else [spare]
     )
     _check_spare(source, spare, family)

@@ -12,7 +12,7 @@ from torch import Tensor
 from anyorder.core.files import read_object
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLED, PICKLE_INDEX = (".pt", ".pth", ".ckpt", ".bin"), "pytorch_model.bin.index.json"
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -43,12 +43,19 @@ class Source:
     Args:
         place: what messages name.
         folder: where other files of the checkpoint are looked for.
+        note: which of several sets of weights these are, "" if there is one.
     """
 
     place: Path
     folder: Path
     config: Mapping[str, Any]
     entries: Mapping[str, Entry]
+    note: str = ""
+
+    @property
+    def said_in(self) -> Path:
+        """What messages about the configuration name: its file, or the weights where there is none."""
+        return self.folder / CONFIG if self.config else self.place
 
     def read(self, name: str, *, any_values: bool = False) -> Tensor:
         """The tensor, checked. It is mapped from the file where that is possible, so copy it before the file changes.
@@ -104,22 +111,48 @@ def open_folder(folder: Path, *, config: Mapping[str, Any]) -> Source:
         ValueError: no weights, weights as pickles, several files without an index, or an index that does not fit.
     """
     if (folder / INDEX).exists():
-        return Source(folder / INDEX, folder, config, _indexed(folder))
+        return Source(folder / INDEX, folder, config, indexed(folder / INDEX, entries_of))
     files = sorted(folder.glob("*.safetensors"))
     chosen = folder / WEIGHTS if folder / WEIGHTS in files or not files else files[0]
     if len(files) > 1 and chosen.name != WEIGHTS:
         raise ValueError(f"{folder}: holds {len(files)} safetensors files and no {INDEX}; restore it")
-    pickles = [file.name for pattern in PICKLES for file in sorted(folder.glob(pattern))]
-    if not files and pickles:
+    pickles = [] if files else pickles_of(folder)
+    if pickles:
         raise ValueError(
-            f"{folder / pickles[0]}: is a pickle, which can run code when it is read; only anyorder convert reads one, "
-            f"and tensors alone: anyorder convert {folder / pickles[0]} OUT"
+            f"{pickles[0]}: is a pickle, which can run code when it is read; only anyorder convert reads one, "
+            f"and tensors alone: anyorder convert {folder} OUT"
         )
     return Source(chosen, folder, config, entries_of(chosen))
 
 
+def pickles_of(folder: Path) -> list[Path]:
+    """Files of a folder that may be weights as pickles: its index alone if there is one.
+
+    Raises:
+        ValueError: several, and nothing says which.
+    """
+    if (folder / PICKLE_INDEX).exists():
+        return [folder / PICKLE_INDEX]
+    files = [file for file in sorted(folder.glob("*")) if file.suffix in PICKLED]
+    usual = [file for file in files if file.name == "pytorch_model.bin"]
+    if len(files) > 1 and not usual:
+        raise ValueError(
+            f"{folder}: holds {len(files)} pickles and no {PICKLE_INDEX}; name the one that holds the weights: "
+            f"anyorder convert {files[0]} OUT"
+        )
+    return usual or files
+
+
+def check_whole(path: Path) -> None:
+    """Raises ValueError if the file is one part of several, of which an index beside it tells."""
+    for index in (path.parent / INDEX, path.parent / PICKLE_INDEX):
+        if index.exists() and path.name in files_of(index).values():
+            raise ValueError(f"{path}: is one part of a checkpoint; name its folder, {path.parent}")
+
+
 def open_file(path: Path) -> Source:
     """The tensors of one safetensors file; the configuration is that of a config.json beside it, if there is one."""
+    check_whole(path)
     config = read_config(path.parent) if (path.parent / CONFIG).exists() else {}
     return Source(path, path.parent, config, entries_of(path))
 
@@ -156,19 +189,31 @@ def _reader(path: Path, name: str) -> Callable[[], Tensor]:
     return read
 
 
-def _indexed(folder: Path) -> dict[str, Entry]:
-    try:
-        files: dict[str, str] = read_object(folder / INDEX)["weight_map"]
-        wanted = sorted(set(files.values()))
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError(f"{folder / INDEX}: not an index of tensors; get it again") from None
-    found: dict[str, Entry] = {}
-    for file in wanted:
-        held = entries_of(folder / file)
+def files_of(index: Path) -> dict[str, str]:
+    """The file that holds each tensor, as an index says it.
+
+    Raises:
+        ValueError: not an index, or one that names anything but files beside it.
+    """
+    files = read_object(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(f, str) and Path(f).name == f for f in files.values()):
+        raise ValueError(f"{index}: not an index of tensors; get it again")
+    return files
+
+
+def indexed(index: Path, read: Callable[[Path], Mapping[str, Entry]]) -> dict[str, Entry]:
+    """The tensors of all files of an index, each read by `read`.
+
+    Raises:
+        ValueError: a file that is not there, or one that holds other tensors than the index says.
+    """
+    files, found = files_of(index), dict[str, Entry]()
+    for file in sorted(set(files.values())):
+        held = read(index.parent / file)
         listed = {name for name, where in files.items() if where == file}
         if held.keys() != listed:
             wrong = sorted(held.keys() ^ listed)[0]
             what = "lists" if wrong in listed else "does not list"
-            raise ValueError(f"{folder / INDEX}: {what} {wrong!r} for {file}, which differs; get both again")
+            raise ValueError(f"{index}: {what} {wrong!r} for {file}, which differs; get both again")
         found |= held
     return found
