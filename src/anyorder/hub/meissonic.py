@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
+from anyorder.core.files import read_object
 from anyorder.hub.fields import Fields
 from anyorder.hub.source import CONFIG, Source, entries_of
 from anyorder.models.meissonic import Meissonic, MeissonicConfig, MeissonicNetwork, Prompts, of_images
