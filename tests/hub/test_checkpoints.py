@@ -105,7 +105,7 @@ FAULTS = {
     ),
     "pickle": (
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-        r"pytorch_model\.bin: is a pickle, which can run code when it is read; only anyorder convert reads one",
+        r"pytorch_model\.bin: (is a pickle, .*; only anyorder convert reads one|not a file of tensors alone, so it is)",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: no such file"),
     "not safetensors": (
