@@ -42,6 +42,7 @@ COMMANDS = {
     "plan": Command("how many tokens to write per pass, from a model's own loss curve", "study"),
     "rl": Command("learn from rewards: a masked model, the schedule that writes with it, or both", "rl", True),
     "study": Command("show a finding of a paper anew, with tables and a plot", "study"),
+    "doctor": Command("what this machine can do, what auto chooses on it, and what would make it faster", "doctor"),
     "inspect": Command("show what a run or model is, how far it got and whether its files are whole", "look"),
     "convert": Command("make a model folder of a published checkpoint, or the other way", "checkpoints"),
     "methods": Command("list samplers and training objectives with their papers and costs", "look"),

@@ -163,9 +163,9 @@ def free_share() -> float:
 
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, and the quota of its control group where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if sys.platform != "linux":
-        return cores
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))

@@ -8,15 +8,22 @@ from anyorder.hub.source import CONFIG, PICKLED
 
 FILE_OF_WEIGHTS = "is a file of weights; make a model folder of it: anyorder convert {} OUT --tokenizer FOLDER"
 
+STARTER = "starter"  # the name of the model that comes with the package
+STARTER_PLACE = Path(__file__).resolve().parents[1] / STARTER
+
 
 def model_folder(path: Path) -> Path:
     """Where the model of a model, run or quickstart folder lies, or where one of the hub was put (hub:ORG/NAME).
+
+    `starter` names the small model of Python source that comes with the package, unless a folder has that name.
 
     Raises:
         ValueError: there is none; it says what is there.
     """
     if str(path).startswith(HUB):
         return _of_hub(path)
+    if str(path) == STARTER and not path.exists():
+        return starter_folder()
     if not path.is_dir():
         what = "is a file; name the folder it is in" if path.exists() else "no such folder; anyorder train makes one"
         if path.is_file() and path.suffix in (".safetensors", *PICKLED) and not (path.parent / "config.json").exists():
@@ -51,6 +58,18 @@ def _of_hub(name: Path) -> Path:
     if not any(place.glob("*.safetensors")):
         raise ValueError(f"{name}: has no safetensors; make a model folder of its pickles: anyorder convert {name} OUT")
     return place
+
+
+def starter_folder() -> Path:
+    """Where the starter model lies: inside the package.
+
+    Raises:
+        ValueError: an installation without it.
+    """
+    folder = STARTER_PLACE
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: the starter model is missing from this installation; install anyorder again")
+    return folder
 
 
 def _default_run(index: Path) -> str:

@@ -186,7 +186,8 @@ def own_source(folder: Path, about: dict[str, Any]) -> Source:
         path = folder / name
         if not path.exists() or sha256_of(path) != about["sha256"].get(name):
             raise ValueError(
-                f"{path}: missing, truncated or altered (its SHA-256 differs from config.json); restore it"
+                f"{path}: missing, truncated or altered (its SHA-256 differs from config.json); restore it, "
+                "or install anyorder again if it is the starter's"
             )
     if WEIGHTS not in about["sha256"]:
         return open_folder(folder, config=about)

@@ -22,12 +22,14 @@ from anyorder.evaluation.remembered import OnDone, nobody
 from anyorder.evaluation.subject import Subject
 from anyorder.evaluation.suites import SUITES, Recipe
 from anyorder.evaluation.writing import Writing
+from anyorder.hub.find import STARTER_PLACE
 from anyorder.studies.continuation import continuation
 from anyorder.trace.replay import model_id
 
 CONTINUATION = "continuation"
 WRITING, NO_RECIPE = Writing(), Recipe()
 FOLDER = "eval"  # of a run, where results are kept
+STARTER_RESULTS = Path("~/.cache/anyorder/starter")  # of the starter, which lies in the installed package
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Wishes:
         writing: for tasks that write.
         num_fewshot, chat, include, context, greedy: for lm-eval tasks: examples in a prompt, whether prompts go through
             the model's chat template, a folder of YAML files, and as in `BridgeLM`.
-        cache: folder of the results' files; None: "eval" in the run's folder.
+        cache: folder of the results' files; None: "eval" in the run's folder, or for the starter in ~/.cache/anyorder.
         keep: whether results are kept at all.
     Raises:
         ValueError: an unknown `greedy`.
@@ -115,7 +117,8 @@ def evaluation(
         subject.guided(scale)
     tasks = [task for name in wishes.tasks for task in find(name, model, wishes)]
     manager = task_manager(wishes.include) if any(isinstance(t, Named) for t in tasks) else None
-    folder = wishes.cache or run_of(model.folder) / FOLDER
+    home = STARTER_RESULTS.expanduser() if model.folder == STARTER_PLACE else run_of(model.folder)
+    folder = wishes.cache or home / FOLDER
     made = []
     for task in tasks:
         with Ledger(folder / f"{task.name}.jsonl" if wishes.keep else None) as ledger:
