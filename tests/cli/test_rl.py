@@ -45,6 +45,7 @@ def folder(tmp_path_factory):
     size = ["--model.num_layers", "1", "--model.num_heads", "2", "--model.d_model", "16", "--model.d_ff", "16"]
     train = ["train", *TASK, *size, "--num_steps", "2", "--batch.rows", "4", "--out", str(place / "run"), "--quiet"]
     assert main(train) == 0
+    (place / "run" / "model" / "generation_config.json").write_text("{}")  # as beside a published model
     assert main(["rl", str(place / "run"), *TASK, *SMALL, "--quiet"]) == 0
     return place
 
@@ -54,6 +55,7 @@ def test_a_run_s_folder_is_learned_from_and_what_was_learned_is_sampled_and_insp
     assert main(["rl", str(folder / "run"), *TASK, *SMALL, "--quiet", "--json"]) == 0  # it is finished already
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (last["rollouts"], last["model"]) == (12, str(learned / "model"))
+    assert (learned / "model" / "generation_config.json").read_text() == "{}"
     assert main(["sample", str(learned), "--sampler", str(learned / "schedule.json"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["samples"][0]["nfe"] <= 4
     assert main(["inspect", str(learned / "model")]) == 0

@@ -77,5 +77,5 @@ def test_results_are_not_taken_for_those_without():
 
 
 def test_an_autoregressive_model_has_its_own():
-    with pytest.raises(ValueError, match="bos_id=4: an autoregressive model reads a start token of its own"):
+    with pytest.raises(ValueError, match="bos_id=4: an autoregressive model reads a start token before every row"):
         dataclasses.replace(subject("arm"), bos_id=BOS)

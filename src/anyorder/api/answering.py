@@ -7,6 +7,7 @@ from anyorder.api.scoring import rows_at_once
 from anyorder.core.device import canvas_device
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.evaluation.subject import Subject
+from anyorder.models.config import ModelConfig
 from anyorder.models.network import Network
 
 
@@ -24,7 +25,8 @@ def subject_of(kind: str, model: Network, tokenizer: Tokenizer, *, weights: str 
             "an insertion model (ILM) takes sample, infill and score"
         )
     length, dtype = model.config.max_length, str(model.dtype)
-    named = json.dumps([weights, tokenizer.hash, dtype])
+    start = [model.config.start_id] if isinstance(model.config, ModelConfig) and model.config.causal else []
+    named = json.dumps([weights, tokenizer.hash, dtype, *start])
     return Subject(
         kind=kind,
         model=model,

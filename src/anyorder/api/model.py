@@ -41,12 +41,14 @@ class LanguageModel:
         kind: "mdm" (masked diffusion: any order, sees both sides), "arm" (autoregressive: left to right) or "ilm"
             (insertion: any order, and as many tokens as it likes).
         folder: the model folder it came from.
+        bos: what an autoregressive model reads before every row, if that is not its own token.
     """
 
     kind: str
     model: Network
     tokenizer: Tokenizer
     folder: Path
+    bos: str | None = None
 
     @property
     def max_length(self) -> int:
@@ -258,10 +260,12 @@ class LanguageModel:
         return name
 
     def _job(self, start: RowStart, rule: Settings, *, n: int, seed: int, end_at_eos: bool) -> Job:
-        return Job(self.model, self.tokenizer, self.folder, start, rule, n=n, seed=seed, end_at_eos=end_at_eos)
+        return Job(
+            self.model, self.tokenizer, self.folder, start, rule, n=n, seed=seed, end_at_eos=end_at_eos, bos=self.bos
+        )
 
 
-def load(path: str | Path, *, dtype: str = "float32", device: str = "auto") -> LanguageModel:
+def load(path: str | Path, *, dtype: str = "float32", device: str = "auto", bos: str | None = None) -> LanguageModel:
     """The model in a model folder, in the folder of a finished run, or the main one of a quickstart folder; a published
     checkpoint with its tokenizer.json, in a folder or by its name on the hub ("hub:ORG/NAME").
 
@@ -270,6 +274,8 @@ def load(path: str | Path, *, dtype: str = "float32", device: str = "auto") -> L
             stored in float32 stay so; those stored in half precision take on `dtype`.
         device: "auto" (a CUDA GPU where there is one, else the CPU), "cpu", "cuda", "cuda:1", or "mps", where networks
             compute in float32 and draws are made on the CPU.
+        bos: special token of a published tokenizer that an autoregressive model reads before every row, such as "<s>";
+            None: its own (`start_id` of its configuration, else the end of document).
     Raises:
         ValueError: no finished model there (the message says what is there), an altered or truncated file, an unknown
             dtype, or a device that is not there.
@@ -282,7 +288,7 @@ def load(path: str | Path, *, dtype: str = "float32", device: str = "auto") -> L
         warnings.warn(slow, stacklevel=2)
     kind = pick_dtype("auto", where).dtype if dtype == "auto" else DTYPES[dtype]
     folder = model_folder(Path(path).expanduser())
-    loaded = load_model(folder, dtype=kind, device=where)
+    loaded = load_model(folder, dtype=kind, device=where, bos=bos)
     if where.type == "mps" and not isinstance(loaded.model, Transformer):
         raise ValueError(f"device={device!r}: networks of this kind compute in float64 in places; use cpu")
-    return LanguageModel(kind=loaded.kind, model=loaded.model, tokenizer=loaded.tokenizer, folder=folder)
+    return LanguageModel(kind=loaded.kind, model=loaded.model, tokenizer=loaded.tokenizer, folder=folder, bos=bos)

@@ -47,6 +47,7 @@ class Job:
     Args:
         start: how every row begins; the rows are numbered from 0.
         end_at_eos: the text of a row ends before the first end-of-document.
+        bos: as in `load`.
     """
 
     model: Network
@@ -57,6 +58,7 @@ class Job:
     n: int
     seed: int
     end_at_eos: bool
+    bos: str | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -114,7 +116,7 @@ def _record(job: Job, batches: list[list[StepRecord]]) -> Record:
     is_board = isinstance(job.tokenizer, SymbolTokenizer) and side * side == size and not job.grows
     header = Header(
         package=version("anyorder"),
-        model=model_id(job.folder, dtype=job.model.dtype),
+        model=model_id(job.folder, dtype=job.model.dtype, bos=job.bos),
         sampler=job.rule,
         seed=job.seed,
         vocab=job.model.vocab,

@@ -34,11 +34,6 @@ def parser_of() -> Parser:
     add("--estimator", metavar="E,E", help="count or chain (MDM), causal (ARM); several: choose the best")
     add("--guidance", metavar="W,W", help="scale of classifier-free guidance (MDM); several: choose the best")
     add("--draws", type=int, metavar="K", help="masked copies of each answer (default: until the winner is settled)")
-    add(
-        "--bos",
-        metavar="TOKEN",
-        help="special token before every prompt and document, as <s> in SMDM's evaluation (MDM)",
-    )
     add("--limit", type=int, metavar="N", help="only the first N questions of each task")
     add("--max-gen-toks", type=int, default=64, metavar="N", help="tokens written where a task does not say (64)")
     add("--sampler", metavar="NAME", help="for tasks that write (default top-prob, ARM causal)")

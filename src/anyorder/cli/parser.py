@@ -112,6 +112,7 @@ def add_model(parser: Parser) -> None:
     parser.add_argument(
         "--dtype", default="float32", metavar="TYPE", help="float32 (default), bfloat16, float64 or auto"
     )
+    parser.add_argument("--bos", metavar="TOKEN", help="special token before every row, as <s> (ARM; eval: MDM too)")
     add_device(parser)
 
 

@@ -52,6 +52,7 @@ def quality(args: list[str]) -> None:
         temperatures=[found.temperature] if found.temperatures is None else numbers(found.temperatures),
         dtype=found.dtype,
         device=found.device,
+        bos=found.bos,
         reference=not found.no_reference,
         with_mauve=found.mauve,
     )

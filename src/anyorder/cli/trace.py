@@ -113,5 +113,5 @@ def _replay(record: "Record", found: argparse.Namespace) -> "Replay":
         raise ValueError(f"{found.trace}: its model is not at {asked.path}; name it: anyorder replay {found.trace} RUN")
     folder = model_folder((found.run or Path(asked.path)).expanduser())
     check_model(record, folder)
-    model = load(folder, dtype=asked.dtype, device=found.device).model
+    model = load(folder, dtype=asked.dtype, device=found.device, bos=asked.bos).model
     return again(record, model, device=canvas_device(model.rope_cos.device))

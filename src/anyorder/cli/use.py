@@ -49,7 +49,7 @@ def sample(args: list[str]) -> None:
     found = parser.parse(args)
     from anyorder.api import load
 
-    model = load(found.run, dtype=found.dtype, device=found.device)
+    model = load(found.run, dtype=found.dtype, device=found.device, bos=found.bos)
     errors: list[CacheError] = []
 
     def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
@@ -96,7 +96,7 @@ def infill(args: list[str]) -> None:
     from anyorder.api import load
 
     parts = parts_of(typed(found.text))
-    model = load(found.run, dtype=found.dtype, device=found.device)
+    model = load(found.run, dtype=found.dtype, device=found.device, bos=found.bos)
     errors: list[CacheError] = []
 
     def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
@@ -140,7 +140,7 @@ def score(args: list[str]) -> None:
     texts = [read_text(name) for name in found.text]
     from anyorder.api import load
 
-    model = load(found.run, dtype=found.dtype, device=found.device)
+    model = load(found.run, dtype=found.dtype, device=found.device, bos=found.bos)
     scores = model.score(texts, draws=found.draws, context=found.context, seed=found.seed)
     payload: list[dict[str, Any]] = []
     rows = []

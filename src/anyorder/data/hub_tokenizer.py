@@ -28,7 +28,7 @@ from anyorder.data.tokenizer import FILE, PLACEHOLDER, Tokenizer, byte_of_letter
 
 SPECIAL_IDS: Final = {  # fields of a configuration, and the usual names of what they are
     "cls_token_id": ("[CLS]", "<cls>"),
-    "bos_token_id": ("[BOS]", "<bos>"),
+    "bos_token_id": ("[BOS]", "<bos>", "<s>"),
     "eos_token_id": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]"),
     "pad_token_id": ("[PAD]", "<pad>"),
     "mask_token_id": ("<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>", "<|MASK|>"),
@@ -194,6 +194,19 @@ class HubTokenizer:
 def special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     """Texts that are one token each in a published tokenizer, with their ids; one of ours has none."""
     return tokenizer.specials if isinstance(tokenizer, HubTokenizer) else {}
+
+
+def special_id(tokenizer: Tokenizer, name: str) -> int:
+    """The id of the special token of this name.
+
+    Raises:
+        ValueError: the tokenizer has no such token.
+    """
+    known = special_tokens(tokenizer)
+    if name not in known:
+        there = f"it has {', '.join(list(known)[:10])}" if known else "it has none"
+        raise ValueError(f"bos={name!r}: no special token of the model's tokenizer; {there}")
+    return known[name]
 
 
 def piece_of(tokenizer: Tokenizer, token: int) -> str:

@@ -44,8 +44,8 @@ class Subject:
     def __post_init__(self) -> None:
         if self.kind == "arm" and self.bos_id is not None:
             raise ValueError(
-                f"bos_id={self.bos_id}: an autoregressive model reads a start token of its own before every row "
-                "(start_id in its config.json); leave it out"
+                f"bos_id={self.bos_id}: an autoregressive model reads a start token before every row by itself; "
+                "load it with that bos instead"
             )
 
     def encode(self, text: str) -> list[int]:

@@ -33,7 +33,10 @@ def whole_config(source: Source, *, heads: int | None, tokenizer: Path | None) -
             f"{source.place}: is an insertion model without a stop head, as the Insertion Transformers published with "
             "ILM are; only those with one are read"
         )
-    return _smdm(shapes, source, heads) if not source.config and SMDM_MARK in shapes else source.config
+    if source.config or SMDM_MARK not in shapes:
+        return source.config
+    named = special_ids(tokenizer or source.folder)  # its evaluation reads <s> first, its training read </s>
+    return _smdm(shapes, source, heads) | {k: i for k, i in named.items() if k == "bos_token_id"}
 
 
 def _smdm(shapes: Mapping[str, tuple[int, ...]], source: Source, heads: int | None) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def _smdm(f: Fields) -> Plan:
         norm_eps=f.number("norm_eps"),
         rope="bfloat16" if f.flag("rope_bfloat16", True) else "activations",
         embed_rows=rows,
+        start_id=f.token("bos_token_id") if causal else None,
     )
     return Plan(config, size, None if causal else size, f.token("eos_token_id"))
 
@@ -227,7 +228,7 @@ def _write_smdm(c: ModelConfig, vocab: Vocab) -> dict[str, Any]:
         "rope_bfloat16": c.rope == "bfloat16",
         "norm_eps": c.norm_eps,
         "eos_token_id": vocab.eos_id,
-    }
+    } | ({"bos_token_id": vocab.eos_id if c.start_id is None else c.start_id} if c.causal else {})
 
 
 def _like_llama(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anyorder.core.files import sha256_of
 from anyorder.core.types import Vocab
-from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer, tokenizer_file
+from anyorder.data.hub_tokenizer import HubTokenizer, read_hub_tokenizer, special_id, tokenizer_file
 from anyorder.data.tokenizer import FILE, Tokenizer, is_ours, load_tokenizer
 from anyorder.hub.bare import ILM_KEY
 from anyorder.hub.families import FAMILIES
@@ -20,6 +20,7 @@ from anyorder.hub.parts import same_parts
 from anyorder.hub.published import Held, Published, published, stream
 from anyorder.hub.save import FORMAT
 from anyorder.hub.source import CONFIG, WEIGHTS, Source, entries_of, open_folder, read_config
+from anyorder.models.config import ModelConfig
 from anyorder.models.network import Network, NetworkConfig, config_of, fields_of, network
 
 
@@ -32,14 +33,23 @@ class LoadedModel:
     tokenizer: Tokenizer
 
 
-def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> LoadedModel:
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    bos: str | None = None,
+) -> LoadedModel:
     """The model of a folder, in evaluation mode; activations in `dtype`.
 
     Weights stored in float32 stay float32; those stored in half precision take on `dtype`. They are read one tensor at
     a time, straight to the device: memory peaks at the model and its largest tensor.
 
+    Args:
+        bos: special token that an autoregressive model reads before every row; None: its own.
     Raises:
-        ValueError: no model there, another format, a missing, truncated or altered file, or tensors that do not fit.
+        ValueError: no model there, another format, a missing, truncated or altered file, tensors that do not fit, or a
+            `bos` that the tokenizer or the kind of model does not have.
     """
     config = read_config(folder)
     held: Held = lambda stored: stored if stored in (torch.float32, torch.float64) else dtype  # noqa: E731
@@ -47,7 +57,8 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torc
         checkpoint = published(open_folder(folder, config=config))
         tokenizer = published_tokenizer(checkpoint, folder)
         tensors = stream(checkpoint.source, checkpoint.tensors, held=held, device=device)
-        model = build(checkpoint.plan.config, tokenizer.vocab, tensors, dtype=dtype, device=device)
+        shape = _starting(checkpoint.plan.config, tokenizer, bos)
+        model = build(shape, tokenizer.vocab, tensors, dtype=dtype, device=device)
         return LoadedModel(checkpoint.kind, model, tokenizer)
     about = read_about(folder)
     shape = config_of(about["model"], source=str(folder / CONFIG))
@@ -56,8 +67,17 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: torc
     parts = [(part.ours, part) for part in same_parts(shapes_of(shape, tokenizer.vocab))]
     source.check({name: part.shape for name, part in parts})
     tensors = stream(source, parts, held=held, device=device)
-    model = build(shape, tokenizer.vocab, tensors, dtype=dtype, device=device)
+    model = build(_starting(shape, tokenizer, bos), tokenizer.vocab, tensors, dtype=dtype, device=device)
     return LoadedModel(about["kind"], model, tokenizer)
+
+
+def _starting(config: NetworkConfig, tokenizer: Tokenizer, bos: str | None) -> NetworkConfig:
+    """The configuration of a network that reads this token before every row."""
+    if bos is None:
+        return config
+    if not isinstance(config, ModelConfig) or not config.causal:
+        raise ValueError(f"bos={bos!r}: only an autoregressive model reads a token before every row; leave it out")
+    return config.model_copy(update={"start_id": special_id(tokenizer, bos)})
 
 
 def build(

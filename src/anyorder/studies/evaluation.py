@@ -8,8 +8,7 @@ from typing import Any
 
 from anyorder.api import LanguageModel, load
 from anyorder.api.answering import subject_of
-from anyorder.data.hub_tokenizer import special_tokens
-from anyorder.data.tokenizer import Tokenizer
+from anyorder.data.hub_tokenizer import special_id, special_tokens
 from anyorder.evaluation.accuracy import TaskResult, evaluate
 from anyorder.evaluation.answers import Scoring
 from anyorder.evaluation.chat import read_template
@@ -22,7 +21,8 @@ from anyorder.evaluation.remembered import OnDone, nobody
 from anyorder.evaluation.subject import Subject
 from anyorder.evaluation.suites import SUITES, Recipe
 from anyorder.evaluation.writing import Writing
-from anyorder.hub.find import STARTER_PLACE
+from anyorder.hub.find import STARTER_PLACE, model_folder
+from anyorder.hub.load import read_about
 from anyorder.studies.continuation import continuation
 from anyorder.trace.replay import model_id
 
@@ -41,7 +41,8 @@ class Wishes:
         estimators, guidance: of several, each task's best pair on a quarter of its questions is judged on the others;
             None leaves it to the model's kind or the task's recipe.
         draws, seed: as in `Scoring`.
-        bos: a special token of the tokenizer to read before every prompt and document (MDM); None: nothing.
+        bos: a special token of the tokenizer to read before every prompt and document; None: nothing (MDM), or its own
+            (ARM).
         limit: questions of each task.
         writing: for tasks that write.
         num_fewshot, chat, include, context, greedy: for lm-eval tasks: examples in a prompt, whether prompts go through
@@ -108,10 +109,13 @@ def evaluation(
     Raises:
         ValueError: a task that does not exist or cannot be read, or settings that the model cannot take.
     """
-    model = load(run, dtype=dtype, device=device)
+    folder = model_folder(Path(run).expanduser())
+    causal = read_about(folder)["kind"] == "arm"
+    model = load(folder, dtype=dtype, device=device, bos=wishes.bos if causal else None)
     weights = model_id(model.folder, dtype=model.model.dtype).sha256
     subject = subject_of(model.kind, model.model, model.tokenizer, weights=weights)
-    subject = replace(subject, bos_id=bos_id(model.tokenizer, wishes.bos))
+    if wishes.bos is not None and not causal:
+        subject = replace(subject, bos_id=special_id(model.tokenizer, wishes.bos))
     wishes.settings(model.kind)
     for scale in wishes.guidance or ():
         subject.guided(scale)
@@ -124,19 +128,6 @@ def evaluation(
         with Ledger(folder / f"{task.name}.jsonl" if wishes.keep else None) as ledger:
             made.append(_one(subject, task, wishes, model, manager, ledger, on_task(task.name)))
     return made
-
-
-def bos_id(tokenizer: Tokenizer, name: str | None) -> int | None:
-    """The id of the special token of this name; None for no name.
-
-    Raises:
-        ValueError: the tokenizer has no such token.
-    """
-    known = special_tokens(tokenizer)
-    if name is None or name in known:
-        return None if name is None else known[name]
-    there = f"it has {', '.join(list(known)[:10])}" if known else "it has none"
-    raise ValueError(f"bos={name!r}: no special token of the model's tokenizer; {there}")
 
 
 def find(name: str, model: LanguageModel, wishes: Wishes) -> list[LocalTask | Named]:

@@ -45,12 +45,14 @@ def quality(
     temperatures: Sequence[float] = (1.0,),
     dtype: str = "float32",
     device: str = "cpu",
+    bos: str | None = None,
     reference: bool = True,
     with_mauve: bool = False,
 ) -> list[Quality]:
     """The quality of a run's samples at each temperature; all rows written are scored, none are rejected.
 
     Args:
+        bos: as in `anyorder.load`.
         judge: a folder or hub:NAME; None: the autoregressive twin beside the run.
         reference: measure held-out rows of the run's own text as well, as many and as long, where the run has them.
         with_mauve: compare samples and held-out rows by MAUVE too.
@@ -65,7 +67,7 @@ def quality(
     if with_mauve:
         check_mauve(writing.n)
     device = str(pick_device(device))
-    model = load(run, dtype=dtype, device=device)
+    model = load(run, dtype=dtype, device=device, bos=bos)
     reader = load_judge(judge or str(twin_of(Path(run).expanduser())), device=device)
     real = held_out(model, writing) if reference else None
     if with_mauve and (real is None or len(real) < writing.n):

@@ -38,6 +38,7 @@ class ModelId(_Value):
         sha256: of its weights.
         tokenizer: hash of its tokenizer.
         dtype: of its activations.
+        bos: what it read before every row, if that was not its own token.
     """
 
     path: str
@@ -45,6 +46,7 @@ class ModelId(_Value):
     sha256: str
     tokenizer: str
     dtype: str
+    bos: str | None = None
 
 
 class Settings(_Value):

@@ -38,8 +38,8 @@ class Replay:
     nfe: int
 
 
-def model_id(folder: Path, *, dtype: torch.dtype) -> ModelId:
-    """Which model lies in a model folder; ValueError as `read_about`."""
+def model_id(folder: Path, *, dtype: torch.dtype, bos: str | None = None) -> ModelId:
+    """Which model lies in a model folder, read with this `bos`; ValueError as `read_about`."""
     about = read_about(folder)
     return ModelId(
         path=str(folder),
@@ -47,6 +47,7 @@ def model_id(folder: Path, *, dtype: torch.dtype) -> ModelId:
         sha256=weights_hash(about),
         tokenizer=about["tokenizer_hash"],
         dtype=str(dtype).removeprefix("torch."),
+        bos=bos,
     )
 
 
