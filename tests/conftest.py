@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+import shape_checks  # noqa: F401 (before anything imports the package)
+
 torch.set_num_threads(1)
 settings.register_profile("no deadline", deadline=None)  # a busy machine is not a wrong result
 settings.load_profile("no deadline")
