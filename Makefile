@@ -7,7 +7,7 @@ STAMP = $(VENV)/.anyorder-setup
 EXTRAS ?= test,dev
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: setup quickstart test lint bench docs
+.PHONY: setup quickstart test test-slow lint bench docs
 
 setup: $(STAMP)
 
@@ -21,6 +21,9 @@ quickstart: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: setup
 	$(BIN)/ruff format --check src tests benchmarks

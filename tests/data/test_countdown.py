@@ -71,7 +71,7 @@ def test_the_solver_finds_what_a_search_over_pairs_finds():
     u = NOISE.at("numbers").uniform(torch.arange(5)[:, None], 0, torch.arange(3))
     for numbers in (1 + (u * 12).long()).tolist():
         values = reachable([Fraction(n) for n in numbers])
-        for target in range(1, 60):
+        for target in range(1, 60, 4):
             found = solutions(numbers, target)
             assert bool(found) == (target in values), (numbers, target)
             assert all(eval(answer) == pytest.approx(target) for answer in found)

@@ -1,6 +1,7 @@
 """The network against a reference written again from the papers, and what no position may see."""
 
 import dataclasses
+import functools
 import math
 import os
 import subprocess
@@ -253,12 +254,13 @@ def check_compiled(causal):
     torch.testing.assert_close(after, logits(model, x).detach(), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.slow
-def test_compiled_blocks_have_the_same_law():
-    """In a process of its own: the compiler cannot trace the shape checker."""
-    subprocess.run([sys.executable, __file__], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_blocks_have_the_same_law(backend):
+    """In a process of its own: the compiler cannot trace the shape checker. By default traced only, not compiled."""
+    subprocess.run([sys.executable, __file__, backend], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 if __name__ == "__main__":
+    torch.compile = functools.partial(torch.compile, backend=sys.argv[1])
     check_compiled(False)
     check_compiled(True)
