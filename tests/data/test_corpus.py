@@ -1,4 +1,6 @@
+import gzip
 import json
+import os
 import re
 import sys
 from types import SimpleNamespace
@@ -44,6 +46,73 @@ def test_jsonl_takes_the_field_and_reads_again(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"body": "x\ny", "id": 1}) + "\n" + json.dumps({"body": ""}) + "\n")
     corpus = open_corpus(str(tmp_path / "a.jsonl"), field="body")
     assert texts(corpus) == texts(corpus) == [("a.jsonl:1", "x\ny")]
+
+
+LINES = b'{"text": "one", "id": 1}\n\n{"text": "two"}\n'
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("x.JSONL", LINES),
+        ("x.ndjson", MARK + LINES),
+        ("x.jsonl.gz", gzip.compress(LINES)),
+        ("x.jsonl", LINES.decode().encode("utf-16")),
+        ("x.json", LINES),
+        ("x.txt", LINES),
+        ("x", LINES),
+        ("x.json", b'[{"text": "one"},\n {"text": "two"}]'),
+    ],
+)
+def test_json_lines_are_documents_whatever_the_file_is_called(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    for spec in (tmp_path, tmp_path / name):
+        assert [t for _, t in texts(open_corpus(str(spec)))] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("package.json", b'{\n "text": "a",\n "b": 1\n}\n'),
+        ("one.json", b'{"version": 3}\n'),
+        ("list.json", b'[{"version": 3}]'),
+        ("numbers.json", b"[1, 2]"),
+        ("server.log", b'{"level": 1}\n{"level": 2}\n'),
+        ("almost.txt", b'{"text": 1}\nand so on'),
+    ],
+)
+def test_other_json_is_text_as_it_stands(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    assert texts(open_corpus(str(tmp_path / name))) == [(name, data.decode())]
+
+
+def test_json_lines_without_the_field_are_refused_not_read_as_text(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'{"body": "a"}\n{"body": "b"}\n')
+    with pytest.raises(ValueError, match="x.json line 1: has no field 'text'; the nearest is 'body'"):
+        list(open_corpus(str(tmp_path)))
+    (tmp_path / "x.json").write_bytes(b'[{"text": "a"}, 3]')
+    with pytest.raises(ValueError, match="x.json item 2: holds a number; each item is an object with the key 'text'"):
+        list(open_corpus(str(tmp_path)))
+
+
+def test_a_mark_before_a_text_is_none_of_it(tmp_path):
+    for name, data in {"a.txt": b"one", "b.txt": MARK + b"one", "c.txt": "one".encode("utf-16")}.items():
+        (tmp_path / name).write_bytes(data)
+    assert texts(open_corpus(str(tmp_path))) == [("a.txt", "one"), ("b.txt", "one"), ("c.txt", "one")]
+
+
+def test_a_pipe_is_refused_as_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        ValueError, match="pipe': is a pipe or a device, which is read once, .* write it to a file first"
+    ):
+        open_corpus(str(tmp_path / "pipe"))
+
+
+def test_a_file_whose_name_is_no_utf8_has_a_hash_too(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("text")
+    assert open_corpus(str(tmp_path)).facts.documents == 1
 
 
 def test_the_standard_library_names_its_python_and_has_no_tests():
@@ -125,8 +194,8 @@ FILES = {
     "latin.jsonl": (b'{"text": "a"}\n{"text": "\xff"}\n', r"latin.jsonl: byte 24 \(0xff\) is not UTF-8"),
     "near.jsonl": (b'{"text": "a"}\n{"txt": "b", "id": 1}\n', "line 2: has no field 'text'; the nearest is 'txt', set"),
     "none.jsonl": (b"{}\n", "none.jsonl line 1: has no field 'text'; the object is empty"),
-    "number.jsonl": (b'{"text": 3}\n', "number.jsonl line 1: field 'text' holds a int; it must hold text"),
-    "list.jsonl": (b'["a"]\n', "list.jsonl line 1: holds a list; each line is one JSON object with the key 'text'"),
+    "number.jsonl": (b'{"text": 3}\n', "number.jsonl line 1: field 'text' holds a number; it must hold text"),
+    "list.jsonl": (b'["a"]\n', "list.jsonl line 1: holds a list; each line is one JSON object"),
     "bad.jsonl": (b'{"text": }\n', r"bad.jsonl line 1: not JSON \(Expecting value at column 10\)"),
     "half.jsonl": (b'{"text": "\\ud800"}\n', r"line 1: field 'text' holds half a surrogate pair \(U\+D800\)"),
 }  # fmt: skip

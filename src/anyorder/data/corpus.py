@@ -1,4 +1,4 @@
-"""Where text comes from: `stdlib`, `notes.txt`, `books/`, `logs/*.md`, `chats.jsonl` or `hub:NAME` names a corpus."""
+"""Where text comes from: `stdlib`, `notes.txt`, `books/`, `logs/*.md`, `chats.jsonl.gz` or `hub:NAME` names a corpus."""
 
 import difflib
 import glob
@@ -8,12 +8,22 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
+from anyorder.core.text import (
+    LINES,
+    beginning,
+    check_characters,
+    json_object,
+    json_type,
+    plain_suffix,
+    read_text,
+    text_lines,
+)
 from anyorder.data.packages import package_files
 
-SNIFF = 8192  # a file with a zero byte this early is binary; the rule of git
-SPECS = "data.corpus is stdlib, packages:NAME,NAME, a text file, a folder, a glob, a .jsonl file or hub:NAME"
+SPECS = "data.corpus is stdlib, packages:NAME,NAME, a text file, a folder, a glob, a file of JSON lines or hub:NAME"
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Corpus:
         total, count, size, places = hashlib.sha256(), 0, 0, (1.0, 0.0)
         for document in self:
             here = place(document)
-            total.update(f"{document.name}\0{document.digest}\n".encode())
+            total.update(f"{document.name}\0{document.digest}\n".encode(errors="surrogateescape"))  # names may be bytes
             count, size = count + 1, size + len(document.text.encode())
             places = min(places[0], here), max(places[1], here)
         if not count:
@@ -82,11 +92,12 @@ def open_corpus(spec: str, *, field: str = "text") -> Corpus:
 
     Args:
         spec: `stdlib` (the running Python's own library), `packages:stdlib,numpy` (installed ones), a text file (one
-            document), a folder (its text files, recursively; hidden and binary ones are left out), a glob, a `.jsonl`
-            file (one document per line), `hub:NAME` or `hub:NAME:SUBSET`.
-        field: the key of the text in a JSONL line or a hub row.
+            document), a folder (its text files, recursively; hidden and binary ones are left out), a glob, a file of
+            JSON lines (one document per line; see `holds_lines`), `hub:NAME` or `hub:NAME:SUBSET`. Files may be
+            compressed (gzip, bzip2, xz).
+        field: the key of the text in a line or a hub row.
     Raises:
-        ValueError: nothing there, an empty file, bytes that are not UTF-8, a line without the field.
+        ValueError: nothing there, an empty file, a pipe, bytes that are no text, a line without the field.
     """
     if spec == "stdlib":
         return standard_library()
@@ -107,6 +118,11 @@ def open_corpus(spec: str, *, field: str = "text") -> Corpus:
         if not matched:
             raise ValueError(f"data.corpus={spec!r}: the glob matches no file; ** matches folders at any depth")
         return Corpus(spec, lambda: _read_files(matched, root=Path(), field=field))
+    if path.exists():
+        raise ValueError(
+            f"data.corpus={spec!r}: is a pipe or a device, which is read once, and a corpus is read several times; "
+            "write it to a file first"
+        )
     raise ValueError(f"data.corpus={spec!r}: no such file or folder; {SPECS}")
 
 
@@ -138,56 +154,64 @@ def folder_files(folder: Path) -> list[Path]:
     """Every file below a folder that is neither hidden, binary nor empty, sorted by path."""
     below = (p for p in sorted(folder.rglob("*")) if p.is_file())
     shown = [p for p in below if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-    files = [p for p in shown if _looks_like_text(p)]
+    files = [p for p in shown if beginning(p) is not None]
     if not files:
         raise ValueError(f"data.corpus={str(folder)!r}: the folder holds no text file; {SPECS}")
     return files
 
 
-def _looks_like_text(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(SNIFF)
-    return bool(head) and b"\0" not in head
+def holds_lines(path: Path, *, field: str) -> bool:
+    """Whether a text file is read as JSON lines.
+
+    It is by its suffix (.jsonl, .ndjson, .jsonlines), or because each of its first two lines is an object: with the
+    field if it is not called .json.
+    """
+    suffix = plain_suffix(path)
+    if suffix in LINES:
+        return True
+    if not (beginning(path) or "").lstrip().startswith("{"):
+        return False
+    first = list(islice((line for line in text_lines(path) if line.strip()), 2))
+    try:
+        rows = [json_object(line, where="") for line in first]
+    except ValueError:
+        return False
+    return field in rows[0] or (suffix == ".json" and len(rows) == 2)
 
 
 def _read_files(files: list[Path], *, root: Path, field: str) -> Iterator[Document]:
     for path in files:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-        if path.suffix == ".jsonl":
+        if holds_lines(path, field=field):
             yield from _read_lines(path, name=name, field=field)
+        elif plain_suffix(path) == ".json":
+            yield from _read_list(path, name=name, field=field)
         else:
-            yield Document(name, _utf8(path.read_bytes(), path))
-
-
-def _utf8(data: bytes, path: Path, *, offset: int = 0) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = offset + error.start
-        raise ValueError(
-            f"{path}: byte {where} (0x{data[error.start]:02x}) is not UTF-8; convert the file, "
-            f"for example with iconv -f latin1 -t utf-8"
-        ) from None
+            yield Document(name, read_text(path))
 
 
 def _read_lines(path: Path, *, name: str, field: str) -> Iterator[Document]:
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = _utf8(line, path, offset=offset)
-            offset += len(line)
-            if text.strip():
-                yield Document(f"{name}:{number}", _field_of_line(text, field=field, where=f"{path} line {number}"))
+    for number, line in enumerate(text_lines(path), start=1):
+        if line.strip():
+            where = f"{path} line {number}"
+            yield Document(f"{name}:{number}", field_text(json_object(line, where=where), field=field, where=where))
 
 
-def _field_of_line(line: str, *, field: str, where: str) -> str:
+def _read_list(path: Path, *, name: str, field: str) -> Iterator[Document]:
+    """The objects of a JSON list, if the first has the field; any other JSON is text as it stands."""
+    text = read_text(path)
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno}); each line is one object") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: holds a {type(row).__name__}; each line is one JSON object with the key {field!r}")
-    return field_text(row, field=field, where=where)
+        rows = json.loads(text)
+    except (ValueError, RecursionError):
+        rows = None
+    if not (isinstance(rows, list) and rows and isinstance(rows[0], dict) and field in rows[0]):
+        yield Document(name, text)
+        return
+    for number, row in enumerate(rows, start=1):
+        where = f"{path} item {number}"
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: holds {json_type(row)}; each item is an object with the key {field!r}")
+        yield Document(f"{name}:{number}", field_text(row, field=field, where=where))
 
 
 def field_text(row: dict[str, object], *, field: str, where: str) -> str:
@@ -198,16 +222,8 @@ def field_text(row: dict[str, object], *, field: str, where: str) -> str:
         raise ValueError(f"{where}: has no field {field!r}; {hint}")
     text = row[field]
     if not isinstance(text, str):
-        raise ValueError(f"{where}: field {field!r} holds a {type(text).__name__}; it must hold text")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        raise ValueError(
-            f"{where}: field {field!r} holds half a surrogate pair (U+{code:04X}), which no UTF-8 text can; "
-            f"write the whole character"
-        ) from None
-    return text
+        raise ValueError(f"{where}: field {field!r} holds {json_type(text)}; it must hold text")
+    return check_characters(text, where=f"{where}: field {field!r}")
 
 
 def hub_corpus(spec: str, *, field: str) -> Corpus:
