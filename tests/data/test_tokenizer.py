@@ -1,4 +1,9 @@
 import json
+import os
+import random
+import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -117,8 +122,9 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer.json: no such file; a tokenizer is saved there by"):
         load_tokenizer(tmp_path)
     for text, sentence in {
-        "{": "not a JSON text",
-        "[]": "not a tokenizer made here",
+        "{": "not JSON, so it was cut off or altered; delete its folder and prepare the data again",
+        "[]": "holds a list, not an object",
+        '{"anyorder_tokenizer": "symbols"}': "not a tokenizer made here",
         '{"a": 1}': "not a tokenizer",
     }.items():
         (tmp_path / "tokenizer.json").write_text(text)
@@ -135,3 +141,60 @@ def test_a_foreign_bpe_is_refused_rather_than_read_wrongly(tmp_path):
     path.write_text(json.dumps(spec | {"normalizer": {"type": "Lowercase"}}))
     with pytest.raises(ValueError, match="a byte-level BPE without added tokens"):
         load_tokenizer(tmp_path)
+
+
+def test_words_of_any_length_are_learned_from_in_linear_time():
+    """A word of 40,000 letters took 100 times as long as one of 4,000; ratio of CPU time, so that it holds anywhere."""
+
+    def seconds(n):
+        letters = "".join(random.Random(0).choices("ACGT", k=n))
+        began = time.process_time()
+        BpeTokenizer.train([letters], size=400)
+        return time.process_time() - began
+
+    assert seconds(40_000) < 30 * max(seconds(4_000), 0.01)
+
+
+def test_the_words_of_usual_text_are_learned_as_before():
+    """A golden value of the library on whole words of up to 256 bytes: prepared data and models depend on it."""
+    words = ["abc " * 9, "é" * 128, "=" * 255, "x" * 256, " " * 256 + "a", *TEXTS]
+    assert BpeTokenizer.train(words, size=400).hash[:16] == "f308232c3e07cf4a"
+
+
+@pytest.fixture
+def hears_ctrl_c():
+    """A parent that ignores SIGINT, as one started by nohup, hands this down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_learning_hears_ctrl_c_and_errors_of_its_texts(hears_ctrl_c):
+    started, end = threading.Event(), threading.Event()
+
+    def endless():
+        started.set()
+        yield "a"
+        end.wait(60)
+
+    threading.Thread(target=lambda: (started.wait(60), os.kill(os.getpid(), signal.SIGINT))).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        BpeTokenizer.train(endless(), size=300)
+    assert time.monotonic() - began < 30
+    end.set()
+
+    def broken():
+        yield "a"
+        raise ValueError("line 2: not JSON")
+
+    with pytest.raises(ValueError, match="^line 2: not JSON$"):
+        BpeTokenizer.train(broken(), size=300)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_half_a_character_is_refused_in_a_sentence(name):
+    for encode in (ALL[name].encode, lambda text: ALL[name].encode_batch(["1", text])):
+        with pytest.raises(ValueError, match=r"half a surrogate pair \(U\+D83D\)|not one of the symbols") as error:
+            encode("1\ud83d")
+        assert "codec" not in str(error.value)

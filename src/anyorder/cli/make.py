@@ -42,7 +42,7 @@ def quickstart(args: list[str]) -> None:
 
 def data(args: list[str]) -> None:
     from anyorder.core.config import parse_config
-    from anyorder.data.config import DataConfig, prepare
+    from anyorder.data.config import DataConfig, prepare, say_on_stderr
 
     parser = Parser(
         "data",
@@ -56,7 +56,7 @@ def data(args: list[str]) -> None:
     found = parser.parse(with_underscores(args))
     values = given_keys(DataConfig, vars(found)) | ({"corpus": found.corpus} if found.corpus is not None else {})
     config = parse_config(DataConfig, values, source="data")
-    prepared = prepare(config)
+    prepared = prepare(config, say=say_on_stderr)
     summary = prepared.summary | {"rows": {part: prepared.rows(part).num_rows for part in ("train", "valid")}}
     lines = [(name, str(summary[name])) for name in ("corpus", "tokenizer", "vocab_size", "bytes_per_token", "folder")]
     for part in ("train", "valid"):
@@ -73,6 +73,7 @@ def data(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     from anyorder.core import dist
+    from anyorder.data.config import say_nothing, say_on_stderr
     from anyorder.train.config import RunConfig
     from anyorder.train.data import run_data
     from anyorder.train.loop import METRICS
@@ -98,7 +99,8 @@ def train(args: list[str]) -> None:
     config = run_config(found)
     config.process.build(group=config.batch.rows)  # refuses a wrong value before the folder is claimed
     folder = found.out or Path("runs") / run_name(found.file, config)
-    model = run(config, run_data(config), folder, quiet=found.quiet)
+    rows = run_data(config, say=say_nothing if found.quiet else say_on_stderr)
+    model = run(config, rows, folder, quiet=found.quiet)
     if dist.rank() != 0:
         return
     from anyorder.core.log import read_records

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
+from anyorder.core.interrupt import SAY_EVERY, in_thread
 from anyorder.data.atomic import make_once
 from anyorder.data.corpus import Corpus, open_corpus, split
 from anyorder.data.pack import PackedRows, Packing, packed_rows
@@ -19,6 +22,7 @@ from anyorder.data.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer, load
 TEXTS_AT_ONCE = 64  # documents handed to the tokenizer together
 RECIPE = "recipe.json"
 Split = Literal["train", "valid"]
+Say = Callable[[str], None]
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid"):
@@ -73,7 +77,18 @@ class PreparedData:
         }
 
 
-def prepare(config: DataConfig, folder: Path | None = None, *, verify: bool = True) -> PreparedData:
+def say_nothing(text: str) -> None:
+    """What `prepare` says by default."""
+
+
+def say_on_stderr(text: str) -> None:
+    """A line of progress, beside what a command prints."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def prepare(
+    config: DataConfig, folder: Path | None = None, *, verify: bool = True, say: Say = say_nothing
+) -> PreparedData:
     """Tokenizer and shards of a config: made once, then found again by what they are made of.
 
     They lie in a subfolder named after corpus, tokenizer and a hash of both, so nothing is ever overwritten and two
@@ -82,6 +97,7 @@ def prepare(config: DataConfig, folder: Path | None = None, *, verify: bool = Tr
     Args:
         folder: where prepared data lies; the config's `cache` if None.
         verify: compare the checksums of shards found.
+        say: told now and then what is being done, if it takes more than seconds.
     Raises:
         ValueError: a corpus that cannot be read, or prepared data that was altered.
         OSError: the disk is full; nothing is left behind.
@@ -92,7 +108,7 @@ def prepare(config: DataConfig, folder: Path | None = None, *, verify: bool = Tr
     short = Path(corpus.name).stem if "/" in corpus.name else corpus.name
     name = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{short}-{recipe['tokenizer']}-{key}")
     place = (config.cache if folder is None else folder).expanduser() / name
-    make_once(place, lambda new: _write(new, config, corpus, recipe))
+    make_once(place, lambda new: _write(new, config, corpus, recipe, say))
     tokenizer = load_tokenizer(place)
     train, valid = (Shards.open(place / p, tokenizer_hash=tokenizer.hash, verify=verify) for p in ("train", "valid"))
     return PreparedData(config=config, folder=place, tokenizer=tokenizer, train=train, valid=valid)
@@ -109,19 +125,28 @@ def _recipe(config: DataConfig, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, config: DataConfig, corpus: Corpus, recipe: dict[str, Any]) -> None:
+def _write(folder: Path, config: DataConfig, corpus: Corpus, recipe: dict[str, Any], say: Say) -> None:
     train, valid = split(corpus, validation=config.validation)
     tokenizer: Tokenizer = ByteTokenizer()
     if config.tokenizer == "bpe":
-        tokenizer = BpeTokenizer.train((document.text for document in train), size=config.vocab_size)
+        about = f"learning a tokenizer of {config.vocab_size} tokens from {corpus.facts.bytes / 1e6:,.1f} MB of text"
+        tokenizer = BpeTokenizer.train(
+            (document.text for document in train),
+            size=config.vocab_size,
+            say=lambda seconds: say(f"{about}: {seconds:.0f} s"),
+        )
     tokenizer.save(folder)
     for name, part in (("train", train), ("valid", valid)):
-        ids = _encoded(tokenizer, (document.text for document in part))
+        ids = _encoded(tokenizer, (document.text for document in part), say)
         write_shards(folder / name, ids, tokenizer=tokenizer, corpus=part.name, corpus_sha256=part.hash)
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
 
 
-def _encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
-    waiting = iter(texts)
+def _encoded(tokenizer: Tokenizer, texts: Iterable[str], say: Say) -> Iterator[list[int]]:
+    waiting, count, said = iter(texts), 0, time.monotonic()
     while some := list(islice(waiting, TEXTS_AT_ONCE)):
-        yield from tokenizer.encode_batch(some)
+        yield from in_thread(lambda some=some: tokenizer.encode_batch(some))
+        count += len(some)
+        if time.monotonic() - said > SAY_EVERY:
+            said = time.monotonic()
+            say(f"writing tokens: {count:,} documents done")

@@ -23,6 +23,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from anyorder.core.files import read_object
+from anyorder.core.text import check_characters
 from anyorder.core.types import Vocab
 from anyorder.data.tokenizer import FILE, PLACEHOLDER, Tokenizer, byte_of_letter, is_ours
 
@@ -154,11 +155,12 @@ class HubTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without the special tokens that some tokenizers put around one."""
-        return list(self._library.encode(text, add_special_tokens=False).ids)
+        return list(self._library.encode(check_characters(text, where="the text"), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each."""
-        return [list(e.ids) for e in self._library.encode_batch(list(texts), add_special_tokens=False)]
+        whole = [check_characters(text, where="the text") for text in texts]
+        return [list(e.ids) for e in self._library.encode_batch(whole, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids: a mask is ░, other special tokens nothing, bytes that are not UTF-8 become U+FFFD.

@@ -7,7 +7,7 @@ smuggle one in.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,14 @@ from jaxtyping import Int
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from anyorder.core.interrupt import in_thread
+from anyorder.core.text import check_characters, read_json
 from anyorder.core.types import Vocab
 
 FILE: Final = "tokenizer.json"
 OURS: Final = "anyorder_tokenizer"  # the key that marks a file of our own
 PLACEHOLDER: Final = "░"  # what a mask looks like in text
+LONGEST_WORD: Final = 256  # bytes; the library's learning takes time quadratic in the length of a word
 
 
 @runtime_checkable
@@ -115,7 +118,7 @@ class ByteTokenizer:
         return {OURS: "bytes"}
 
     def encode(self, text: str) -> list[int]:
-        return list(text.encode("utf-8"))
+        return list(check_characters(text, where="the text").encode("utf-8"))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
@@ -199,11 +202,14 @@ class BpeTokenizer:
     canonical: str
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, size: int) -> "BpeTokenizer":
+    def train(cls, texts: Iterable[str], *, size: int, say: Callable[[float], None] | None = None) -> "BpeTokenizer":
         """Learns merges until the vocabulary, EOS included, has `size` ids, or no pair occurs twice any more.
 
-        The same texts give the same tokenizer, in any order.
+        The same texts give the same tokenizer, in any order. A word of more than `LONGEST_WORD` bytes (DNA, digits,
+        writing without spaces) is cut into pieces to learn from.
 
+        Args:
+            say: as in `in_thread`.
         Raises:
             ValueError: size below 257, the bytes and EOS.
         """
@@ -212,13 +218,16 @@ class BpeTokenizer:
                 f"data.vocab_size={size}: must be >= 257, the 256 bytes and EOS; or set data.tokenizer to bytes"
             )
         library = tokenizers.Tokenizer(models.BPE())
-        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # type: ignore[assignment]
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        pieces = pre_tokenizers.Split(tokenizers.Regex(f".{{1,{LONGEST_WORD}}}"), "isolated")
+        library.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])  # type: ignore[assignment]
         library.decoder = decoders.ByteLevel()  # type: ignore[assignment]
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         trainer = trainers.BpeTrainer(
             vocab_size=size - 1, min_frequency=2, initial_alphabet=alphabet, special_tokens=[], show_progress=False
         )
-        library.train_from_iterator(iter(texts), trainer=trainer)
+        in_thread(lambda: library.train_from_iterator(iter(texts), trainer=trainer), say=say)
+        library.pre_tokenizer = words  # type: ignore[assignment]
         return cls(_canonical(json.loads(library.to_str())))
 
     @cached_property
@@ -244,10 +253,11 @@ class BpeTokenizer:
         return hashlib.sha256(self.canonical.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        return list(self._library.encode(text, add_special_tokens=False).ids)
+        return list(self._library.encode(check_characters(text, where="the text"), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(e.ids) for e in self._library.encode_batch(list(texts), add_special_tokens=False)]
+        whole = [check_characters(text, where="the text") for text in texts]
+        return [list(e.ids) for e in self._library.encode_batch(whole, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.table.decode(ids)
@@ -268,16 +278,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     path = Path(folder) / FILE
     if not path.is_file():
         raise ValueError(f"{path}: no such file; a tokenizer is saved there by anyorder data and anyorder train")
-    try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{path}: not a JSON text; prepare the data again") from None
-    kind = spec.get(OURS) if isinstance(spec, dict) else None
-    if kind == "bytes":
+    spec = read_json(path, way_out="delete its folder and prepare the data again, or restore the file")
+    if spec.get(OURS) == "bytes":
         return ByteTokenizer()
-    if kind == "symbols":
+    if spec.get(OURS) == "symbols" and isinstance(spec.get("symbols"), str):
         return SymbolTokenizer(spec["symbols"])
-    if isinstance(spec, dict) and _is_byte_level_bpe(spec):
+    if _is_byte_level_bpe(spec):
         return BpeTokenizer(_canonical(spec))
     raise ValueError(
         f"{path}: not a tokenizer made here; it must be bytes, symbols or a byte-level BPE without added tokens"
