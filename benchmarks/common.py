@@ -1,7 +1,6 @@
 """What every benchmark shares: timing, the machine's name, a table for people and one JSON line for programs."""
 
 import itertools
-import json
 import platform
 import subprocess
 import time
@@ -9,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+
+from anyorder.core.log import json_line
 
 Row = dict[str, str | int | float]
 
@@ -75,7 +76,7 @@ def report(
         _print_table(columns, list(alike))
     for name, check in checks.items():
         print(f"{'met ' if check['met'] else 'MISSED'}  {name}: {_cell(check['value'])} (aim {_cell(check['aim'])})")
-    print(json.dumps({"bench": bench, "setup": setup, "machine": where, "rows": list(rows), "checks": checks}))
+    print(json_line({"bench": bench, "setup": setup, "machine": where, "rows": list(rows), "checks": checks}))
 
 
 def _print_table(columns: tuple[str, ...], rows: Sequence[Row]) -> None:

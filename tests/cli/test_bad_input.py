@@ -1,6 +1,7 @@
 """Bad input and failures: one sentence on stderr, the right exit code, no traceback, nothing half-written."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -125,9 +126,11 @@ def test_one_sentence_and_exit_code_2(
     [
         (b"learning_rate: 3", "unknown key 'learning_rate'"),
         (b"optim: {lrr: 3}", "unknown key 'optim.lrr'; did you mean 'lr'?"),
-        (b"optim: [", "not a YAML text file"),
+        (b"optim: [", "c.yaml: line 1, column 9: not YAML (expected the node content, but found '<stream end>')"),
+        (b"size: tiny\nseed: 1\nnum_steps:\t2\n", "line 3, column 11: not YAML"),
+        (b"seed: 1\nseed: 2\n", "line 2: 'seed' is given in line 1 too; keep one"),
         (b"", "holds no keys"),
-        (b"seed: \xff\xfe", "not a YAML text file"),
+        (b"seed: \xff\xfe", "c.yaml: byte 6 (0xff) is not UTF-8"),
     ],
 )
 def test_bad_configuration_files(content: bytes, message: str, capsys: Capture, tmp_path: Path) -> None:
@@ -155,7 +158,70 @@ def test_bad_texts_to_train_on(
 
 def test_another_configuration_in_the_folder(tiny_runs: TinyRuns, copied: Path, capsys: Capture) -> None:
     words = [*tiny_runs.options(), "--num_steps", "21", "--out", copied]
-    assert "holds a run with another num_steps (20, asked for 21)" in refused(capsys, "train", *words)
+    assert "holds a run with another num_steps (20, asked for 21);" in refused(capsys, "train", *words)
+    words = [*tiny_runs.options(), "--optim.lr", "1e-4", "--out", copied]
+    assert "holds a run with another optim.lr (0.002, asked for 0.0001);" in refused(capsys, "train", *words)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "gone": Path.unlink,
+    "empty": lambda p: p.write_bytes(b""),
+    "zeros": lambda p: p.write_bytes(bytes(p.stat().st_size - 1) + b"\n"),
+    "half": lambda p: os.truncate(p, p.stat().st_size // 2),
+    "list": lambda p: p.write_bytes(b"[1]\n"),
+    "object": lambda p: p.write_bytes(b"{}\n"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics.jsonl",
+        "data.json",
+        "config.yaml",
+        "step_000020/state.json",
+        "model/config.json",
+        "model/tokenizer.json",
+    ],
+)
+def test_a_run_folder_after_a_power_cut(
+    name: str, damage: str, tiny_runs: TinyRuns, copied: Path, capsys: Capture
+) -> None:
+    """Every command works without the file, or says in a sentence which file it is."""
+    DAMAGE[damage](copied / name)
+    train = ["train", *tiny_runs.options(), "--out", copied, "--quiet"]
+    for words in (train, ["sample", copied, "--n", "1"], ["inspect", copied]):
+        code = main([str(w) for w in words])
+        out, err = capsys.readouterr()
+        if code:
+            assert code == 2
+            assert err.count("\n") == 1
+            assert "internal error" not in err
+            assert str(copied) in err
+
+
+def test_a_finished_run_without_its_metrics(tiny_runs: TinyRuns, copied: Path, capsys: Capture) -> None:
+    (copied / "metrics.jsonl").unlink()
+    assert main(["train", *tiny_runs.options(), "--out", str(copied), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "trained   20 steps\n" in out
+    assert f"held out  no figures in {copied / 'metrics.jsonl'}" in out
+    assert main(["train", *tiny_runs.options(), "--out", str(copied), "--quiet", "--json"]) == 0
+    assert main(["inspect", str(copied)]) == 0
+
+
+def test_one_held_out_row_leaves_no_nan_in_the_metrics(tiny_runs: TinyRuns, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "run"
+    words = [*tiny_runs.options(), "--num_steps", "1", "--evaluate.rows", "1", "--out", str(out), "--quiet"]
+    assert main(["train", *words]) == 0
+    assert "nats/token" in capsys.readouterr().out
+    records = [
+        json.loads(line, parse_constant=pytest.fail) for line in (out / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [r["stderr"] for r in records if r["kind"] == "valid"] == [None]
+    assert main(["inspect", str(out)]) == 0
+    assert "nats/token" in capsys.readouterr().out
 
 
 def test_two_processes_in_one_folder(copied: Path, capsys: Capture) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, PositiveInt
 
-from anyorder.core.config import dump_config, load_config, nearest, parse_config
+from anyorder.core.config import claim_folder, differences, dump_config, load_config, nearest, parse_config
 from anyorder.train.config import RunConfig
 
 
@@ -88,8 +88,19 @@ def test_a_run_dumps_every_number_exactly(tmp_path):
     [
         (b"", "holds no keys; write 'key: value' lines"),
         (b"- 1\n- 2\n", "holds no keys"),
-        (b"steps: [1\n", "not a YAML text file"),
-        (b"\xff\xfe\x80", "not a YAML text file"),
+        (b"steps: [1\n", "line 2, column 1: not YAML (expected ',' or ']'"),
+        (b"\xff\xfe\x80", "byte 2 is not UTF-16"),
+        (b"steps: \xff", "byte 7 (0xff) is not UTF-8"),
+        (b"steps: 1\ninner:\n  width:\t2\n", "line 3, column 9: not YAML (found character '\\t' that cannot start"),
+        (b"steps: 1\ninner:\n  width:\t2\n", "YAML takes spaces, no tabs"),
+        (b"steps: 1\nwhere: \x07\n", "line 2: not YAML (a character U+0007, which no YAML text holds)"),
+        (b"steps: 1\n? [1]\n: 2\n", "line 2, column 3: not YAML (found unhashable key)"),
+        (b"steps: !!python/name:os.system 1\n", "line 1, column 8: not YAML (could not determine a constructor"),
+        (b"[" * 5000, "not YAML, or nested too deeply"),
+        (b"steps: 1\nwhere: a\nsteps: 2\n", "line 3: 'steps' is given in line 1 too; keep one"),
+        (b"inner: {width: 1, width: 2}\n", "line 1: 'width' is given in line 1 too; keep one"),
+        (b"- {a: 1, b: [{c: 1}, {d: 1,\n d: 2}]}\n", "line 2: 'd' is given in line 1 too; keep one"),
+        (b"&a [*a]", "holds no keys"),
         (b"steps: 5\ninner: {widht: 1}\n", "unknown key 'inner.widht'; did you mean 'width'?"),
     ],
 )
@@ -112,3 +123,32 @@ def test_missing_file_and_folder(tmp_path):
 def test_nearest_lists_what_is_known_when_nothing_is_close():
     assert nearest("cosin", ["cosine", "linear"]) == "did you mean 'cosine'?"
     assert nearest("xyz", ["b", "a"]) == "known: a, b"
+
+
+def test_a_mark_before_a_file_is_no_part_of_a_key(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfsteps: 3\n")
+    (tmp_path / "b.yaml").write_bytes("steps: 3\n".encode("utf-16"))
+    assert load_config(Outer, tmp_path / "a.yaml") == load_config(Outer, tmp_path / "b.yaml") == Outer(steps=3)
+
+
+def test_a_folder_of_another_configuration_names_the_keys_that_differ(tmp_path):
+    path = tmp_path / "run" / "run.yaml"
+    path.parent.mkdir()
+    claim_folder(path, Outer())
+    claim_folder(path, Outer())
+    cases = {
+        "holds a run with another steps (10, asked for 5); use another --out, or delete the folder": Outer(steps=5),
+        "another inner.width (3, asked for 4), inner.kind ('a', asked for 'b');": Outer(inner=Inner(width=4, kind="b")),
+        "another maybe (None, asked for one with keys of its own), where ('here', asked for 'x');": Outer(
+            maybe=Inner(), where=Path("x")
+        ),
+    }
+    for text, config in cases.items():
+        with pytest.raises(ValueError, match=r"run: holds a run with another ") as caught:
+            claim_folder(path, config)
+        assert text in str(caught.value)
+        assert "Inner(" not in str(caught.value)
+    many = Outer(steps=1, inner=Inner(width=1, kind="b"), maybe=Inner(), where=Path("x"))
+    assert len(differences(Outer(), many)) == 5
+    with pytest.raises(ValueError, match=r" and 1 more keys; use"):
+        claim_folder(path, many)

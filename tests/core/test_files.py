@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from anyorder.core import files
 from anyorder.core.files import locked, remove_folder, sha256_of, sweep_temporaries, write_atomic, write_folder
+from anyorder.data.atomic import make_once
 
 
 def full(*args):
@@ -167,3 +168,12 @@ def test_a_file_is_no_folder(tmp_path):
             locked(place),
         ):
             pass
+
+
+def test_a_system_without_file_locks_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    sentence = r"this system has no file locks \(fcntl\); anyorder runs on Linux and macOS, on Windows inside WSL$"
+    with pytest.raises(RuntimeError, match=sentence), locked(tmp_path / "run"):
+        pass
+    with pytest.raises(RuntimeError, match=sentence):
+        make_once(tmp_path / "data", lambda folder: None)

@@ -1,4 +1,4 @@
-"""Files of text as people have them: marks, encodings, compression; and what is no text, with the way to make one of it."""
+"""Files of text as people have them: marks, encodings, compression; and what is no text, with the way out."""
 
 import bz2
 import gzip

@@ -89,10 +89,10 @@ def test_other_json_is_text_as_it_stands(tmp_path, name, data):
 
 def test_json_lines_without_the_field_are_refused_not_read_as_text(tmp_path):
     (tmp_path / "x.json").write_bytes(b'{"body": "a"}\n{"body": "b"}\n')
-    with pytest.raises(ValueError, match="x.json line 1: has no field 'text'; the nearest is 'body'"):
+    with pytest.raises(ValueError, match=r"x.json line 1: has no field 'text'; the nearest is 'body'"):
         list(open_corpus(str(tmp_path)))
     (tmp_path / "x.json").write_bytes(b'[{"text": "a"}, 3]')
-    with pytest.raises(ValueError, match="x.json item 2: holds a number; each item is an object with the key 'text'"):
+    with pytest.raises(ValueError, match=r"x.json item 2: holds a number; each item is an object with the key 'text'"):
         list(open_corpus(str(tmp_path)))
 
 
@@ -105,7 +105,7 @@ def test_a_mark_before_a_text_is_none_of_it(tmp_path):
 def test_a_pipe_is_refused_as_what_it_is(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(
-        ValueError, match="pipe': is a pipe or a device, which is read once, .* write it to a file first"
+        ValueError, match=r"pipe': is a pipe or a device, which is read once, .* write it to a file first"
     ):
         open_corpus(str(tmp_path / "pipe"))
 

@@ -188,7 +188,7 @@ def test_learning_hears_ctrl_c_and_errors_of_its_texts(hears_ctrl_c):
         yield "a"
         raise ValueError("line 2: not JSON")
 
-    with pytest.raises(ValueError, match="^line 2: not JSON$"):
+    with pytest.raises(ValueError, match=r"^line 2: not JSON$"):
         BpeTokenizer.train(broken(), size=300)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from chain_subject import LETTERS, ORACLE, greedy_after, logp_after, subject
@@ -189,6 +190,14 @@ def test_a_ledger_keeps_results_line_by_line_and_survives_a_cut(tmp_path):
     memory = Ledger(None)
     memory.put({"a": 1})
     assert memory.get("a") == 1
+
+
+def test_a_ledger_never_writes_what_is_no_json(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with Ledger(path) as ledger:
+        ledger.put({"a": {"nats": math.nan}, "b": [math.inf], "c": 1})
+        assert math.isnan(ledger.get("a")["nats"]), "what was computed now is there now"
+    assert path.read_text() == '{"key": "c", "value": 1}\n'
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyorder.cli.parser import Parser, add_model
-from anyorder.cli.show import finish, json_line, plus_minus, table
+from anyorder.cli.show import finish, plus_minus, table
 
 if TYPE_CHECKING:
     from anyorder.evaluation.accuracy import TaskResult
@@ -99,6 +99,7 @@ def eval(args: list[str]) -> None:
     payload["settings"] = {k: str(v) if isinstance(v, Path) else v for k, v in payload["settings"].items()}
     if found.out is not None:
         from anyorder.core.files import write_atomic
+        from anyorder.core.log import json_line
 
         write_atomic(found.out, json_line(payload) + "\n")
     finish(payload, as_json=found.json, text=shown(made))

@@ -142,11 +142,13 @@ def run_name(file: Path | None, config: Any) -> str:
 
 
 def _trained(folder: Path, num_steps: int, last: dict[str, Any], *, task: bool) -> str:
-    valid, trained = last["valid"], last["train"]
-    lines = [
-        ("trained", f"{num_steps:,} steps, {count(trained['tokens'])} tokens in {trained['seconds']:.0f} s"),
-        ("held out", f"{plus_minus(valid['nats_per_token'], valid['stderr'])} nats/token"),
-    ]
-    if not task:
-        lines.append(("", f"{plus_minus(valid['bits_per_byte'], valid['bits_per_byte_stderr'])} bits/byte"))
+    valid, trained = last.get("valid"), last.get("train")
+    tokens = "" if trained is None else f", {count(trained['tokens'])} tokens in {trained['seconds']:.0f} s"
+    lines = [("trained", f"{num_steps:,} steps{tokens}")]
+    if valid is None:
+        lines.append(("held out", f"no figures in {folder / 'metrics.jsonl'}"))
+    else:
+        lines.append(("held out", f"{plus_minus(valid['nats_per_token'], valid['stderr'])} nats/token"))
+        if not task:
+            lines.append(("", f"{plus_minus(valid['bits_per_byte'], valid['bits_per_byte_stderr'])} bits/byte"))
     return pairs(lines) + f"\n\ntry next:\n  anyorder sample {folder}\n  anyorder inspect {folder}"

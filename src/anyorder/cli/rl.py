@@ -30,7 +30,7 @@ def rl(args: list[str]) -> None:
     below = RlConfig() if found.file is None else load_config(RlConfig, found.file)
     config = parse_config(RlConfig, merged(below.model_dump(), given_keys(RlConfig, vars(found))), source="rl")
     from anyorder.core import dist
-    from anyorder.core.log import read_records
+    from anyorder.core.log import last_record, read_records
     from anyorder.hub.convert import keep_beside
     from anyorder.hub.find import model_folder
     from anyorder.hub.load import load_model
@@ -49,7 +49,7 @@ def rl(args: list[str]) -> None:
         return
     keep_beside(place, settings=base, tokenizer=base)
     records = read_records(out / METRICS)
-    last = [r for r in records if r["kind"] == "evaluation"][-1]
+    last = last_record(out / METRICS, "evaluation")
     frontier = [point | {"schedule": str(out / schedule_name(config, point["price"]))} for point in last["frontier"]]
     skipped = sum(r["skipped"] for r in records if r["kind"] == "iteration")
     groups = last["iteration"] * config.prompts

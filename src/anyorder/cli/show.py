@@ -1,9 +1,10 @@
 """What commands print: aligned tables, figures with errors, text that cannot upset a terminal, one line of JSON."""
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
+
+from anyorder.core.log import json_line
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -35,11 +36,11 @@ def count(number: float | int) -> str:
     return f"{number:,.0f}"
 
 
-def plus_minus(value: float, error: float, *, digits: int = 3) -> str:
-    """A figure and its standard error; an error of 0 is an exact value, none (nan) is left out."""
-    if math.isnan(value):
+def plus_minus(value: float | None, error: float | None, *, digits: int = 3) -> str:
+    """A figure and its standard error; an error of 0 is an exact value, none (nan, or null in JSON) is left out."""
+    if value is None or math.isnan(value):
         return "-"
-    if math.isnan(error):
+    if error is None or math.isnan(error):
         return f"{value:.{digits}f}"
     return f"{value:.{digits}f} exact" if error == 0 else f"{value:.{digits}f} ± {error:.{digits}f}"
 
@@ -49,21 +50,6 @@ def safe(text: str) -> str:
     return "".join(
         c if c in "\n\t" or c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text
     )
-
-
-def json_line(value: Any) -> str:
-    """One line of JSON; numbers that JSON cannot hold (nan, infinities) become null."""
-    return json.dumps(_plain(value), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def finish(payload: dict[str, Any], *, as_json: bool, text: str) -> None:

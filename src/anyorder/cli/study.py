@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from anyorder.cli.parser import Parser, add_device
-from anyorder.cli.show import finish, json_line, plus_minus, table
+from anyorder.cli.show import finish, plus_minus, table
+from anyorder.core.log import json_line
 
 MOST_SIZES = 40  # of a plan printed in full
 

@@ -10,8 +10,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from anyorder.core.files import write_atomic
+from anyorder.core.text import text_of
 
 Config = TypeVar("Config", bound=BaseModel)
+NAMED = 4  # keys that one message names
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -56,15 +58,22 @@ def parse_config(kind: type[Config], values: dict[str, Any], *, source: str) -> 
 
 
 def load_config(kind: type[Config], path: Path) -> Config:
-    """A YAML file as a validated `kind`; a missing file, broken YAML or an unknown key raises ValueError."""
+    """A YAML file as a validated `kind`.
+
+    Raises:
+        ValueError: a missing file, broken YAML (with its line), a key given twice, or an unknown key.
+    """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = text_of(path.read_bytes(), path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such configuration file; check the path") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML text file ({str(error).splitlines()[0]})") from None
+    try:
+        _check_keys(yaml.compose(text, Loader=yaml.SafeLoader), source=path)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: {_yaml_fault(error, text)}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: holds no keys; write 'key: value' lines")
     return parse_config(kind, values, source=str(path))
@@ -79,18 +88,74 @@ def claim_folder(path: Path, config: BaseModel) -> None:
     """Make the folder of a run this configuration's, by the file at `path` in it, or refuse: it belongs to one.
 
     Raises:
-        ValueError: the folder is another configuration's; the first key that differs is named.
+        ValueError: the folder is another configuration's; the keys that differ are named.
     """
     if not path.exists():
         write_atomic(path, dump_config(config))
         return
     there = load_config(type(config), path)
     if there != config:
-        key = next(k for k in type(config).model_fields if getattr(there, k) != getattr(config, k))
+        found = differences(there, config)
+        more = f" and {len(found) - NAMED} more keys" if len(found) > NAMED else ""
         raise ValueError(
-            f"{path.parent}: holds a run with another {key} ({getattr(there, key)!r}, asked for "
-            f"{getattr(config, key)!r}); use another --out, or delete the folder"
+            f"{path.parent}: holds a run with another {', '.join(found[:NAMED])}{more}; use another --out, or delete "
+            "the folder"
         )
+
+
+def differences(there: BaseModel, asked: BaseModel, *, above: str = "") -> list[str]:
+    """The keys in which two configurations of one kind differ: "optim.lr (0.002, asked for 0.0001)"."""
+    found = []
+    for name in type(asked).model_fields:
+        a, b = getattr(there, name), getattr(asked, name)
+        if isinstance(a, BaseModel) and isinstance(b, BaseModel):
+            found += differences(a, b, above=f"{above}{name}.")
+        elif a != b:
+            found.append(f"{above}{name} ({_shown(a)}, asked for {_shown(b)})")
+    return found
+
+
+def _shown(value: object) -> str:
+    """A value as a configuration file spells it; of a whole part, that it is one."""
+    if isinstance(value, BaseModel):
+        return "one with keys of its own"
+    return repr(str(value) if isinstance(value, Path) else value)
+
+
+def _check_keys(node: Any, *, source: Path) -> None:
+    """Refuse a key that is given twice in one mapping, of which YAML would take the last."""
+    waiting, seen = [node], set()
+    while waiting:
+        here = waiting.pop()
+        if here is None or id(here) in seen:  # an anchor may lead back to where it stands
+            continue
+        seen.add(id(here))
+        if isinstance(here, yaml.SequenceNode):
+            waiting += here.value
+        elif isinstance(here, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in here.value:
+                waiting += [key, value]
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise ValueError(
+                        f"{source}: line {line}: {key.value!r} is given in line {lines[key.value]} too; keep one"
+                    )
+                lines[key.value] = line
+
+
+def _yaml_fault(error: Exception, text: str) -> str:
+    """What is wrong with a YAML text, and in which line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        tab = "; YAML takes spaces, no tabs" if "\\t" in str(error.problem) else ""
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: not YAML ({error.problem}){tab}"
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"line {line}: not YAML (a character U+{error.character:04X}, which no YAML text holds)"
+    return "not YAML, or nested too deeply"
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:

@@ -1,4 +1,7 @@
-"""Nothing half-written, nothing written twice: atomic files and folders, and one process to a run folder."""
+"""Nothing half-written, nothing written twice: atomic files and folders, and one process to a run folder.
+
+Locks are those of `fcntl`, which die with their process; a system without it is refused in a sentence.
+"""
 
 import contextlib
 import errno
@@ -6,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,20 +85,36 @@ def read_object(path: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder for this process; a second one gets a ValueError. The lock dies with the process."""
-    import fcntl
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ValueError(f"{folder}: is not a folder, nor can it become one; use another --out") from None
     with (folder / ".lock").open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(f.fileno(), wait=False):
             raise ValueError(
                 f"{folder}: another process is writing in this run folder; wait for it or use another --out"
-            ) from None
+            )
         yield
+
+
+def lock_file(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open file for this process alone; False if another holds it and this one is not to wait.
+
+    Raises:
+        RuntimeError: a system without such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise RuntimeError(
+            f"{sys.platform}: this system has no file locks (fcntl); anyorder runs on Linux and macOS, on Windows "
+            "inside WSL"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

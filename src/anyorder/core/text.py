@@ -1,4 +1,4 @@
-"""Text as people keep it in files: UTF-8 or UTF-16, with or without a byte order mark, perhaps compressed, as JSON lines.
+"""Text as people keep it in files: UTF-8 or UTF-16, with or without a byte order mark, compressed, as JSON lines.
 
 What is something else is refused with the way to make text of it.
 """

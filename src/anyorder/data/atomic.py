@@ -1,6 +1,5 @@
 """A folder is made once, whole, whoever else makes it at the same time."""
 
-import fcntl
 import glob
 import os
 import shutil
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from anyorder.core.files import write_folder
+from anyorder.core.files import lock_file, write_folder
 
 
 def make_once(folder: Path, fill: Callable[[Path], None]) -> bool:
@@ -33,7 +32,7 @@ def waiting_lock(path: Path) -> Iterator[None]:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock, wait=True)
             if not _is_open_at(path, lock):
                 continue  # the holder we waited for removed the file: take the lock that counts now
             try:

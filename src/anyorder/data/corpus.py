@@ -1,4 +1,4 @@
-"""Where text comes from: `stdlib`, `notes.txt`, `books/`, `logs/*.md`, `chats.jsonl.gz` or `hub:NAME` names a corpus."""
+"""Where text comes from: `stdlib`, `notes.txt`, `books/`, `logs/*.md`, `a.jsonl.gz` or `hub:NAME` names a corpus."""
 
 import difflib
 import glob

@@ -48,14 +48,17 @@ class Ledger:
         return self.held.get(key)
 
     def put(self, results: Mapping[str, Any]) -> None:
-        """Keep results under their names; one write, so that a kill leaves whole lines and at most one broken one."""
+        """Keep results under their names; one write, so that a kill leaves whole lines and at most one broken one.
+
+        One with numbers that JSON cannot hold (nan, infinities) stays in memory only, and is computed again next time.
+        """
         rows = {key: json.loads(json.dumps(value)) for key, value in results.items()}
         self.held.update(rows)
-        if self.path is None or not rows:
+        lines = "".join(_line(key, value) for key, value in rows.items())
+        if self.path is None or not lines:
             return
         if self.descriptor is None:
             self.descriptor = self._opened(self.path)
-        lines = "".join(json.dumps({"key": key, "value": value}) + "\n" for key, value in rows.items())
         start = "\n" if self.broken_end else ""
         self.broken_end = False
         os.write(self.descriptor, (start + lines).encode())
@@ -69,3 +72,10 @@ class Ledger:
             raise ValueError(
                 f"{path}: results cannot be kept here ({error.strerror}); name another folder with --cache"
             ) from None
+
+
+def _line(key: str, value: Any) -> str:
+    try:
+        return json.dumps({"key": key, "value": value}, allow_nan=False) + "\n"
+    except ValueError:
+        return ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Bool, Int
@@ -15,6 +15,7 @@ from torch import Tensor
 from anyorder.core.files import write_atomic
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
+from anyorder.core.text import read_json
 from anyorder.core.types import take_rows
 from anyorder.data.tasks import Task, make_task
 from anyorder.data.tasks.base import Problems
@@ -118,16 +119,20 @@ def measure(
     del quiet  # it is over in a minute
     asked_of = {"exam": json.loads(json.dumps(asdict(exam))), "task": task}
     path = folder / MEASURED
-    if path.exists() and {k: v for k, v in json.loads(path.read_text()).items() if k in asked_of} == asked_of:
+    if path.exists() and {k: v for k, v in _held(path).items() if k in asked_of} == asked_of:
         return
     found = examined(exam, names, subject(task, place, sampler, seed=names[2]))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(asked_of | {"found": asdict(found)}, indent=1) + "\n")
 
 
+def _held(path: Path) -> dict[str, Any]:
+    return read_json(path, way_out="delete it and run the study again")
+
+
 def measured(folder: Path) -> Measured:
     """What `measure` left."""
-    found = json.loads((folder / MEASURED).read_text())["found"]
+    found = _held(folder / MEASURED)["found"]
     return Measured(**found | {"by_steps": {int(k): v for k, v in found["by_steps"].items()}})
 
 

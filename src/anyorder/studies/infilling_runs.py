@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from anyorder.core.log import read_records
+from anyorder.core.log import last_record
 from anyorder.core.noise import Noise
 from anyorder.data.config import DataConfig
 from anyorder.data.fim import fim_rows
@@ -123,7 +123,7 @@ def swept(recipe: Recipe, corpus: Path, folder: Path, *, seed: int, at_once: int
     train_all({p: c for p, (_, c) in runs.items()}, at_once=at_once, rows=dict.fromkeys(runs, line_data))
     found = []
     for place, (kind, config) in runs.items():
-        last = [r for r in read_records(place / METRICS) if r["kind"] == "valid"][-1]
+        last = last_record(place / METRICS, "valid")
         found.append(Swept(kind, config.optim.lr, config.num_steps, last["nats_per_token"], last["seconds"]))
     return found
 
@@ -148,7 +148,7 @@ def trained(
 
 
 def _finished(folder: Path, *, lr: float) -> Trained:
-    last = [r for r in read_records(folder / METRICS) if r["kind"] == "train"][-1]
+    last = last_record(folder / METRICS, "train")
     return Trained(load_model(folder / MODEL).model, lr=lr, tokens=last["tokens"], seconds=last["seconds"])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from anyorder.core.device import DtypeName
-from anyorder.core.log import read_records
+from anyorder.core.log import last_record
 from anyorder.models.config import ModelConfig
 from anyorder.processes.config import ProcessConfig
 from anyorder.train.config import BatchConfig, EvalConfig, OptimConfig, RunConfig
@@ -75,7 +75,7 @@ class Trained:
 
 def finished(config: RunConfig, folder: Path, *, level: str) -> Trained:
     """What a finished run's folder says of it."""
-    last = [record for record in read_records(folder / METRICS) if record["kind"] == "valid"][-1]
+    last = last_record(folder / METRICS, "valid")
     return Trained(
         kind=config.process.kind,
         level=level,

@@ -13,7 +13,7 @@ import anyorder
 from anyorder.api import GAP, Generation, LanguageModel, load
 from anyorder.core.config import dump_config, load_config
 from anyorder.core.files import write_atomic
-from anyorder.core.log import Record, read_records
+from anyorder.core.log import Record, last_record, read_records
 from anyorder.core.noise import Noise
 from anyorder.data.loader import in_order
 from anyorder.likelihood.by_count import loss_by_count
@@ -87,7 +87,7 @@ def _text_act(out: Path, seed: int, peak: float) -> tuple[Act, dict[str, Any]]:
     config = load_config(RunConfig, runs["mdm"] / CONFIG)
     data, models = run_data(config), {kind: load(run) for kind, run in runs.items()}
     final = {kind: _final(model, data, seed) for kind, model in models.items()}
-    last = {kind: _train_records(run)[-1] for kind, run in runs.items()}
+    last = {kind: last_record(run / METRICS, "train") for kind, run in runs.items()}
     samples = _text_samples(models, seed)
     per_byte = {kind: (v.bits_per_byte, v.bits_per_byte_stderr) for kind, v in final.items()}
     summary = (
@@ -295,10 +295,6 @@ def _costs(models: dict[str, LanguageModel], last: dict[str, Record], peak: floa
                 )
             )
     return cards
-
-
-def _train_records(run: Path) -> list[Record]:
-    return [r for r in read_records(run / METRICS) if r["kind"] == "train"]
 
 
 def _commit() -> str:

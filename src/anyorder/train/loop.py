@@ -21,6 +21,7 @@ from anyorder.core.device import Choice, DtypeName, canvas_device, cpp_compiler,
 from anyorder.core.files import locked, sweep_temporaries, write_atomic
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
+from anyorder.core.text import read_json
 from anyorder.core.types import Batch, moved
 from anyorder.data.loader import Loader, in_order
 from anyorder.data.rows import RowSource
@@ -271,7 +272,8 @@ def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
     if not path.exists():
         write_atomic(folder / DATA, json.dumps(data.fingerprint(), indent=1) + "\n")
     claim_folder(path, config)
-    if json.loads((folder / DATA).read_text()) != data.fingerprint():
+    remedy = "restore it, or use another --out"
+    if read_json(folder / DATA, way_out=remedy) != data.fingerprint():
         raise ValueError(
             f"{folder}: was begun on other data (an edited corpus, or the library of another Python); "
             "use another --out, or delete the folder"
