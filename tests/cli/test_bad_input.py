@@ -76,6 +76,8 @@ def flip(path: Path) -> None:
         ("sample mdm --temperature -1", "sampler.temperature=-1.0: must be >= 0"),
         ("sample mdm --device cuda:99", "device='cuda:99'"),
         ("sample mdm extra", "'extra': one argument too many"),
+        ("sample mdm --prompt caf\udce9", "--prompt: byte 3 (0xe9) is not UTF-8; type the text in a UTF-8 terminal"),
+        ("infill mdm caf\udce9[[1]]", "TEXT: byte 3 (0xe9) is not UTF-8"),
         ("infill mdm a[[0]]", "GAP(0): a gap has at least 1 token"),
         ("infill mdm a[[-2]]", "GAP(-2): a gap has at least 1 token"),
         ("infill mdm abc", "the text has no gap"),
@@ -101,6 +103,15 @@ def flip(path: Path) -> None:
         ("score mdm --text empty.txt", "empty.txt: the file is empty"),
         ("score mdm --text latin.txt", "latin.txt: byte 3 (0xff) is not UTF-8"),
         ("score mdm --text mdm", "mdm: is a folder"),
+        ("score mdm --text wide.txt", "wide.txt: byte 1 is zero, which no UTF-8 text holds; if it is UTF-16, convert"),
+        ("data wide.txt", "wide.txt: byte 1 is zero"),
+        ("data corpus.txt --cache empty.txt", "data.cache empty.txt: is a file; name a folder"),
+        ("train --data.corpus corpus.txt --out empty.txt", "--out empty.txt: is a file; name a folder"),
+        ("rl mdm --task sudoku --out empty.txt", "--out empty.txt: is a file; name a folder"),
+        ("convert mdm empty.txt --to llama", "OUT empty.txt: is a file; name a folder"),
+        ("quickstart --out empty.txt", "--out empty.txt: is a file; name a folder"),
+        ("study numerics --out empty.txt", "--out empty.txt: is a file; name a folder"),
+        ("sample mdm --trace empty.txt/x.jsonl", "--trace empty.txt/x.jsonl: empty.txt is a file, so no folder can"),
         ("score mdm --text corpus.txt --draws 5", "draws=5: must be a positive multiple of 4"),
         ("inspect nothing", "nothing: no such folder"),
         ("bench nothing", "benchmark 'nothing': unknown"),
@@ -116,6 +127,7 @@ def test_one_sentence_and_exit_code_2(
         make_ilm(tmp_path / "ilm")
     (tmp_path / "empty.txt").touch()
     (tmp_path / "latin.txt").write_bytes(b"abc\xff")
+    (tmp_path / "wide.txt").write_bytes("abc".encode("utf-16-le"))
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *words.split())
     assert not (tmp_path / "runs").exists()
@@ -193,7 +205,7 @@ def test_a_run_folder_after_a_power_cut(
     train = ["train", *tiny_runs.options(), "--out", copied, "--quiet"]
     for words in (train, ["sample", copied, "--n", "1"], ["inspect", copied]):
         code = main([str(w) for w in words])
-        out, err = capsys.readouterr()
+        err = capsys.readouterr().err
         if code:
             assert code == 2
             assert err.count("\n") == 1

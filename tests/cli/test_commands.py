@@ -1,6 +1,8 @@
 """Each command on tiny runs: what it prints, its JSON line, its help."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,32 @@ def test_gaps_are_read_from_text() -> None:
     assert parts_of("x[[i]] [[1]]") == ["x[[i]] ", anyorder.GAP(1)]
     assert parts_of("a[[]]b[[2-5]][[0-1]]") == ["a", anyorder.GAP(), "b", anyorder.GAP(2, 5), anyorder.GAP(0, 1)]
     assert parts_of("[[-]][[]]") == ["[[-]]", anyorder.GAP()]
-    assert typed(r"a\nb\tc\\n" + "\n") == "a\nb\tc\\n\n"
+    assert typed(r"a\nb\tc\\n" + "\n", option="--prompt") == "a\nb\tc\\n\n"
+
+
+def test_a_mark_behind_a_backslash_is_text() -> None:
+    assert parts_of(r"b = \[[1]] + [[2]]") == ["b = [[1]] + ", anyorder.GAP(2)]
+    assert parts_of(r"\[[]]\[[1-2]][[3]]") == ["[[]][[1-2]]", anyorder.GAP(3)]
+    assert parts_of(r"\\[[1]]") == ["\\", anyorder.GAP(1)]  # a backslash, then a gap
+    assert parts_of(r"\\\[[1]][[2]]") == [r"\[[1]]", anyorder.GAP(2)]
+    assert parts_of(r"re.compile('\[[a-z]\]') [[1]]") == [r"re.compile('\[[a-z]\]') ", anyorder.GAP(1)]
+    assert parts_of(r"\n[[1]]\t") == ["\n", anyorder.GAP(1), "\t"]
+    with pytest.raises(ValueError, match="the text has no gap"):
+        parts_of(r"\[[1]]")
+
+
+def test_hints_can_be_pasted_into_a_shell(tiny_runs: TinyRuns, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "my  run's $HOME"
+    text = printed(capsys, "train", *tiny_runs.options(), "--num_steps", "1", "--quiet", "--out", out)
+    hints = [shlex.split(line) for line in text.splitlines() if line.startswith("  anyorder ")]
+    assert hints == [["anyorder", "sample", str(out)], ["anyorder", "inspect", str(out)]]
+    shutil.rmtree(out / "model")
+    assert main(["sample", str(out)]) == 2
+    hint = shlex.split(capsys.readouterr().err.split("finish it with: ")[1])
+    assert hint == ["anyorder", "train", str(out / "config.yaml"), "--out", str(out)]
+    trace = tmp_path / "a b.jsonl"
+    text = printed(capsys, "sample", tiny_runs.mdm, "--length", "2", "--trace", trace)
+    assert shlex.split(text.splitlines()[-1].split("check it with ")[1]) == ["anyorder", "replay", str(trace)]
 
 
 def test_score(tiny_runs: TinyRuns, tmp_path: Path, capsys: Capture) -> None:

@@ -9,7 +9,15 @@ import pytest
 from safetensors import SafetensorError
 
 from anyorder.core import files
-from anyorder.core.files import locked, remove_folder, sha256_of, sweep_temporaries, write_atomic, write_folder
+from anyorder.core.files import (
+    check_output,
+    locked,
+    remove_folder,
+    sha256_of,
+    sweep_temporaries,
+    write_atomic,
+    write_folder,
+)
 from anyorder.data.atomic import make_once
 
 
@@ -168,6 +176,24 @@ def test_a_file_is_no_folder(tmp_path):
             locked(place),
         ):
             pass
+
+
+def test_places_for_results_are_looked_at_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for good, folder in (("new.json", False), ("file", False), ("a/b/new.json", False), ("", True), ("a/b", True)):
+        check_output(tmp_path / good, option="--out", folder=folder)
+    bad = {
+        ("", False): "is a folder; name a file in it",
+        ("file", True): "is a file; name a folder",
+        ("file/x", False): "file is a file, so no folder can be there; name another place",
+        ("file/x/y", True): "file is a file, so no folder can be there; name another place",
+    }
+    for (place, folder), said in bad.items():
+        with pytest.raises(ValueError, match=rf"^--out {tmp_path / place}: .*{said}$"):
+            check_output(tmp_path / place, option="--out", folder=folder)
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)
+    with pytest.raises(ValueError, match=rf"^--out .*x: no permission to write in {tmp_path}; name another place$"):
+        check_output(tmp_path / "x", option="--out")
 
 
 def test_a_system_without_file_locks_is_refused_in_a_sentence(tmp_path, monkeypatch):

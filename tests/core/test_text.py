@@ -4,10 +4,21 @@ import bz2
 import gzip
 import json
 import lzma
+import shlex
+from pathlib import Path
 
 import pytest
 
-from anyorder.core.text import beginning, check_characters, json_object, plain_suffix, read_json, read_text, text_lines
+from anyorder.core.text import (
+    beginning,
+    check_characters,
+    command,
+    json_object,
+    plain_suffix,
+    read_json,
+    read_text,
+    text_lines,
+)
 
 TEXT = "déjà {1}\r\n日本語\n\nlast 🙂"
 SPELT = {
@@ -109,6 +120,13 @@ def test_our_own_json_files_are_whole_or_named(tmp_path):
         read_json(path, way_out="start again")
     path.write_bytes(b'{"a": 1}')
     assert read_json(path, way_out="") == {"a": 1}
+
+
+def test_command_lines_survive_a_shell():
+    path = Path("my run's $x")
+    assert shlex.split(command("anyorder", "inspect", path)) == ["anyorder", "inspect", str(path)]
+    assert command("anyorder", "inspect", Path("-x")) == "anyorder inspect ./-x"
+    assert command("anyorder", "train", "--out", Path("runs/a")) == "anyorder train --out runs/a"
 
 
 def test_half_a_character_is_named():

@@ -1,11 +1,13 @@
 """`anyorder eval` on tiny runs: task files, held-out text, settings chosen on a split, restarts, mistakes."""
 
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,7 +228,8 @@ def test_the_continuation_task_asks_what_comes_next(tmp_path):
     ("line", "said"),
     [
         ("{", "line 2: not JSON"),
-        ("[1]", "line 2: must be a JSON object"),
+        ("[1]", "line 2: holds a list; each line is one JSON object"),
+        ('{"prompt": "\\ud83d", "answers": ["a", "b"], "gold": 0}', r"line 2 holds half a surrogate pair \(U\+D83D\)"),
         ('{"prompt": "a", "answers": ["x", "y"]}', "line 2: 'gold' is missing"),
         ('{"prompt": "a"}', "line 2: 'target' is missing"),
         ('{"answers": ["x", "y"], "gold": 0}', "line 2: 'prompt' is missing"),
@@ -260,8 +263,45 @@ def test_files_and_folders_are_read_by_name(tmp_path):
     with pytest.raises(ValueError, match="holds no items"):
         read_tasks(tmp_path)
     (tmp_path / "c.jsonl").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="byte 0 is not UTF-8"):
+    with pytest.raises(ValueError, match=r"byte 0 \(0xff\) is not UTF-8"):
         read_tasks(tmp_path)
+
+
+def test_task_files_are_json_lines_of_any_name_and_spelling(tmp_path):
+    line = b'{"prompt": "p", "target": "t"}\n'
+    files = {"a.ndjson": line, "b.JSONL": b"\xef\xbb\xbf" + line, "c.jsonl.gz": gzip.compress(line)}
+    files["d.jsonl"] = line.decode().encode("utf-16")
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        assert read_task(tmp_path / name).items == (Completion("p", "t"),)
+    (tmp_path / "notes.txt").write_text("not a task")
+    assert len(read_tasks(tmp_path)) == 4
+    read, write = os.pipe()
+    os.write(write, line)
+    os.close(write)
+    assert read_task(Path(f"/dev/fd/{read}")).items == (Completion("p", "t"),), "a pipe of the shell, <(...)"
+    os.close(read)
+    (tmp_path / "z.jsonl").write_bytes(b"PAR1\x15\x04")
+    with pytest.raises(ValueError, match=r"z.jsonl: not a text but a Parquet table"):
+        read_tasks(tmp_path)
+
+
+def test_places_that_cannot_be_written_are_refused_before_anything_is_computed(
+    tiny_runs, questions, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    places = {
+        ("--out", tmp_path): "is a folder; name a file in it",
+        ("--out", tmp_path / "file" / "x.json"): "is a file, so no folder can be there; name another place",
+        ("--cache", tmp_path / "file"): "is a file; name a folder",
+        ("--cache", tmp_path / "file" / "deep"): "is a file, so no folder can be there",
+    }
+    monkeypatch.setattr("anyorder.studies.evaluation._one", lambda *a: pytest.fail("it was computed"))
+    for (option, place), said in places.items():
+        assert main(["eval", str(tiny_runs.mdm), "--tasks", str(questions), option, str(place)]) == 2
+        err = capsys.readouterr().err
+        assert f"{option} {place}: " in err
+        assert said in err
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,11 @@ def convert(args: list[str]) -> None:
     import torch
 
     from anyorder.core.config import nearest
+    from anyorder.core.files import check_output
+    from anyorder.core.text import command
     from anyorder.hub.convert import convert as run
 
+    check_output(found.out.expanduser(), option="OUT", folder=True)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if found.dtype not in (None, *dtypes):
         raise ValueError(f"dtype={found.dtype!r}: unknown; {nearest(found.dtype, dtypes)}")
@@ -67,7 +70,8 @@ def convert(args: list[str]) -> None:
         ("layout", made.layout),
         ("weights", f"{made.num_params:,} parameters in {made.num_tensors} tensors" + of(made.note)),
     ]
-    finish(about, as_json=found.json, text=f"{pairs(lines)}\n\ntry next:\n  anyorder inspect {made.folder}")
+    hint = command("anyorder", "inspect", made.folder)
+    finish(about, as_json=found.json, text=f"{pairs(lines)}\n\ntry next:\n  {hint}")
 
 
 def of(note: str) -> str:

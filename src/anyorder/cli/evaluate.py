@@ -60,13 +60,17 @@ def parser_of() -> Parser:
 
 def eval(args: list[str]) -> None:
     found = parser_of().parse(args)
+    from anyorder.core.files import check_output, write_atomic
+    from anyorder.core.log import json_line
     from anyorder.evaluation.writing import Writing
     from anyorder.studies.evaluation import Wishes, evaluation
 
     if found.limit is not None and found.limit < 1:
         raise ValueError(f"--limit {found.limit}: must be >= 1 question")
-    if found.out is not None and not found.out.parent.is_dir():
-        raise ValueError(f"{found.out.parent}: no such folder; --out writes a file in one")
+    if found.out is not None:
+        if not found.out.parent.exists():
+            raise ValueError(f"{found.out.parent}: no such folder; --out writes a file in one")
+        check_output(found.out, option="--out")
     wishes = Wishes(
         tasks=tuple(words(found.tasks)),
         estimators=None if found.estimator is None else tuple(words(found.estimator)),
@@ -98,9 +102,6 @@ def eval(args: list[str]) -> None:
     payload = {"run": found.run, "settings": dataclasses.asdict(wishes), "results": [figures(r) for r in made]}
     payload["settings"] = {k: str(v) if isinstance(v, Path) else v for k, v in payload["settings"].items()}
     if found.out is not None:
-        from anyorder.core.files import write_atomic
-        from anyorder.core.log import json_line
-
         write_atomic(found.out, json_line(payload) + "\n")
     finish(payload, as_json=found.json, text=shown(made))
 

@@ -106,7 +106,7 @@ def sentence(error: Exception) -> str:
         text = str(error) or type(error).__name__
     else:
         text = f"internal error: {type(error).__name__}: {error}; please report it (ANYORDER_DEBUG=1 shows where)"
-    return " ".join(text.split())
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _run(args: list[str]) -> int:

@@ -26,16 +26,19 @@ def quickstart(args: list[str]) -> None:
     add_device(parser)
     found = parser.parse(args)
     from anyorder.core import dist
+    from anyorder.core.files import check_output
+    from anyorder.core.text import command
     from anyorder.studies import quickstart as study
 
+    check_output(found.out, option="--out", folder=True)
     dist.use(found.device)
 
     index = study.quickstart(found.out, minutes=found.minutes, seed=found.seed, quiet=found.quiet)
     text = (
         f"\nthe page: {found.out / 'report.html'}\n\ntry next:\n"
-        f'  anyorder sample {found.out} --prompt "import os"\n'
-        f'  anyorder infill {found.out} "def add(a, b):\\n    return [[4]]"\n'
-        f"  anyorder inspect {found.out}"
+        f'  {command("anyorder", "sample", found.out)} --prompt "import os"\n'
+        f'  {command("anyorder", "infill", found.out)} "def add(a, b):\\n    return [[4]]"\n'
+        f"  {command('anyorder', 'inspect', found.out)}"
     )
     finish(index, as_json=found.json, text=text)
 
@@ -73,6 +76,7 @@ def data(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     from anyorder.core import dist
+    from anyorder.core.files import check_output
     from anyorder.data.config import say_nothing, say_on_stderr
     from anyorder.train.config import RunConfig
     from anyorder.train.data import run_data
@@ -99,6 +103,7 @@ def train(args: list[str]) -> None:
     config = run_config(found)
     config.process.build(group=config.batch.rows)  # refuses a wrong value before the folder is claimed
     folder = found.out or Path("runs") / run_name(found.file, config)
+    check_output(folder, option="--out", folder=True)
     rows = run_data(config, say=say_nothing if found.quiet else say_on_stderr)
     model = run(config, rows, folder, quiet=found.quiet)
     if dist.rank() != 0:
@@ -142,6 +147,8 @@ def run_name(file: Path | None, config: Any) -> str:
 
 
 def _trained(folder: Path, num_steps: int, last: dict[str, Any], *, task: bool) -> str:
+    from anyorder.core.text import command
+
     valid, trained = last.get("valid"), last.get("train")
     tokens = "" if trained is None else f", {count(trained['tokens'])} tokens in {trained['seconds']:.0f} s"
     lines = [("trained", f"{num_steps:,} steps{tokens}")]
@@ -151,4 +158,5 @@ def _trained(folder: Path, num_steps: int, last: dict[str, Any], *, task: bool) 
         lines.append(("held out", f"{plus_minus(valid['nats_per_token'], valid['stderr'])} nats/token"))
         if not task:
             lines.append(("", f"{plus_minus(valid['bits_per_byte'], valid['bits_per_byte_stderr'])} bits/byte"))
-    return pairs(lines) + f"\n\ntry next:\n  anyorder sample {folder}\n  anyorder inspect {folder}"
+    hints = [command("anyorder", verb, folder) for verb in ("sample", "inspect")]
+    return pairs(lines) + "\n\ntry next:\n  " + "\n  ".join(hints)

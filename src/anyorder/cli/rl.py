@@ -30,7 +30,9 @@ def rl(args: list[str]) -> None:
     below = RlConfig() if found.file is None else load_config(RlConfig, found.file)
     config = parse_config(RlConfig, merged(below.model_dump(), given_keys(RlConfig, vars(found))), source="rl")
     from anyorder.core import dist
+    from anyorder.core.files import check_output
     from anyorder.core.log import last_record, read_records
+    from anyorder.core.text import command
     from anyorder.hub.convert import keep_beside
     from anyorder.hub.find import model_folder
     from anyorder.hub.load import load_model
@@ -38,12 +40,13 @@ def rl(args: list[str]) -> None:
     from anyorder.rl.loop import METRICS, SCHEDULE, learn, schedule_name
     from anyorder.rl.make import make_lesson
 
+    out = found.out or found.run.with_name(found.run.name + "-rl")
+    check_output(out, option="--out", folder=True)
     dist.use(found.device)
     base = model_folder(found.run)
     loaded = load_model(base)
     if not isinstance(loaded.model, Transformer) or loaded.model.config.causal:
         raise ValueError(f"{found.run}: holds no masked model of ours; the steps that are learned fill masks")
-    out = found.out or found.run.with_name(found.run.name + "-rl")
     place = learn(config, loaded.model, loaded.tokenizer, make_lesson(config), out, quiet=found.quiet)
     if dist.rank() != 0:
         return
@@ -62,10 +65,8 @@ def rl(args: list[str]) -> None:
         *([("skipped", _skipped(skipped, groups))] if skipped else []),
         *((f"price {p['price']:.3g}", f"{_held_out(p)}, {Path(p['schedule']).name}") for p in frontier),
     ]
-    text = (
-        f"{pairs(lines)}\n\ntry next:\n  anyorder sample {out} --sampler {out / SCHEDULE}\n  anyorder inspect {place}"
-    )
-    finish(summary, as_json=found.json, text=text)
+    hints = [command("anyorder", "sample", out, "--sampler", out / SCHEDULE), command("anyorder", "inspect", place)]
+    finish(summary, as_json=found.json, text=f"{pairs(lines)}\n\ntry next:\n  {hints[0]}\n  {hints[1]}")
 
 
 def _held_out(found: dict[str, Any]) -> str:

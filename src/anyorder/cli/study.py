@@ -49,6 +49,7 @@ def sizes(groups: list[int]) -> str:
 
 
 def study(args: list[str]) -> None:
+    from anyorder.core.files import check_output, write_atomic
     from anyorder.studies import STUDIES
 
     parser = Parser(
@@ -80,13 +81,10 @@ def study(args: list[str]) -> None:
         raise ValueError(f"unknown study {found.name!r}; {nearest(found.name, STUDIES)}")
     kind = ["quick"] if found.quick else [s for s in STUDIES[found.name].scales[1:] if s == found.scale]
     out = found.out or Path("runs") / "-".join(["study", found.name, *kind])
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; name a folder with --out")
+    check_output(out, option="--out", folder=True)
     made = STUDIES[found.name].make(quick=found.quick, scale=found.scale, run=found.run, seed=found.seed, out=out)
     checks = {c.name: {"value": c.value, "aim": c.aim, "met": c.met} for c in made.checks}
     payload = {"study": found.name, **made.payload, "checks": checks}
-    from anyorder.core.files import write_atomic
-
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / f"{found.name}.json", json.dumps(json.loads(json_line(payload)), indent=1) + "\n")
     write_atomic(out / f"{found.name}.svg", made.svg)

@@ -49,15 +49,16 @@ def write_traced(write: "Write", found: argparse.Namespace, *, command: str) -> 
     if found.compare is not None:
         made = made + write(found.compare, found.steps if preset_of(found.compare).paced else None, keep)
     if found.trace is not None:
-        _save(found.trace, records, command)
+        _save(found.trace, records, command.encode(errors="backslashreplace").decode())  # paths may be no text
     return made
 
 
 def _check_name(path: Path) -> None:
+    from anyorder.core.files import check_output
+
     if path.suffix not in SUFFIXES:
         raise ValueError(f"--trace {path}: must end in .jsonl, for the record, or .html, for a page that plays it")
-    if path.is_dir():
-        raise ValueError(f"--trace {path}: is a folder; name a file")
+    check_output(path, option="--trace")
 
 
 def _save(path: Path, records: "list[Record]", command: str) -> None:
@@ -104,13 +105,15 @@ def _replay(record: "Record", found: argparse.Namespace) -> "Replay":
     """One record against the model it names, or another place of it."""
     from anyorder.api import load
     from anyorder.core.device import canvas_device
+    from anyorder.core.text import command
     from anyorder.hub.find import model_folder
     from anyorder.trace.replay import check_model
     from anyorder.trace.replay import replay as again
 
     asked = record.header.model
     if found.run is None and not Path(asked.path).is_dir():
-        raise ValueError(f"{found.trace}: its model is not at {asked.path}; name it: anyorder replay {found.trace} RUN")
+        again = command("anyorder", "replay", found.trace, "RUN")
+        raise ValueError(f"{found.trace}: its model is not at {asked.path}; name it: {again}")
     folder = model_folder((found.run or Path(asked.path)).expanduser())
     check_model(record, folder)
     model = load(folder, dtype=asked.dtype, device=found.device, bos=asked.bos).model

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anyorder.models.cache_error import CacheError
 
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
-MARK = re.compile(r"\[\[(-?\d+)?(?:-(\d+))?\]\]")
+MARKS = re.compile(r"\\[nt\\]|(\\)?\[\[(-?\d+)?(?:-(\d+))?\]\]")  # an escape, or a gap with what makes it text
 
 
 def sample(args: list[str]) -> None:
@@ -54,7 +54,7 @@ def sample(args: list[str]) -> None:
 
     def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
         return model.sample(
-            typed(found.prompt),
+            typed(found.prompt, option="--prompt"),
             n=found.n,
             length=found.length,
             sampler=sampler,
@@ -81,8 +81,8 @@ def infill(args: list[str]) -> None:
         "infill",
         usage="RUN TEXT [--n N] [--sampler NAME] [--steps K] [--trace FILE] ...",
         about="Let a model fill gaps. [[n]] in the text is a gap of n tokens, [[a-b]] one of a to b tokens, [[]]\n"
-        "one of any number, which only an insertion model fills; several are allowed. \\n is a new line, \\t a tab\n"
-        "and \\\\ a backslash.",
+        "one of any number, which only an insertion model fills; several are allowed. \\n is a new line, \\t a tab,\n"
+        "\\\\ a backslash, and \\[[n]] no gap but the text [[n]].",
         example='  anyorder infill runs/quickstart "def add(a, b):\\n    return [[4]]"\n'
         '  anyorder infill runs/quickstart "for i in [[1-6]]:\\n    print(i)"',
     )
@@ -95,7 +95,7 @@ def infill(args: list[str]) -> None:
     found = parser.parse(args)
     from anyorder.api import load
 
-    parts = parts_of(typed(found.text))
+    parts = parts_of(found.text)
     model = load(found.run, dtype=found.dtype, device=found.device, bos=found.bos)
     errors: list[CacheError] = []
 
@@ -137,7 +137,7 @@ def score(args: list[str]) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default 0")
     found = parser.parse(args)
-    texts = [read_text(name) for name in found.text]
+    texts = [read_input(name) for name in found.text]
     from anyorder.api import load
 
     model = load(found.run, dtype=found.dtype, device=found.device, bos=found.bos)
@@ -165,52 +165,63 @@ def score(args: list[str]) -> None:
     finish({"run": found.run, "kind": model.kind, "scores": payload}, as_json=found.json, text=text)
 
 
-def typed(text: str) -> str:
-    r"""What a shell user means: the two characters \n are a new line, \t a tab, \\ a backslash."""
+def typed(text: str, *, option: str) -> str:
+    r"""What a shell user means: the two characters \n are a new line, \t a tab, \\ a backslash.
+
+    Raises:
+        ValueError: bytes that are not UTF-8.
+    """
+    check_argument(text, option=option)
     return re.sub(r"\\[nt\\]", lambda m: ESCAPES[m[0]], text)
 
 
 def parts_of(text: str) -> "list[str | GAP]":
-    """A text with marks [[n]], [[a-b]] or [[]] as `LanguageModel.infill` wants it.
+    r"""A typed text with marks [[n]], [[a-b]] or [[]] as `LanguageModel.infill` wants it; \[[n]] is the text [[n]].
 
     Raises:
-        ValueError: no mark, or a gap that cannot be.
+        ValueError: no mark, a gap that cannot be, or bytes that are not UTF-8.
     """
     from anyorder.api import GAP
 
-    pieces = MARK.split(text)  # text, first number, second, text, ..., text
-    if len(pieces) == 1:
+    check_argument(text, option="TEXT")
+    parts: list[str | GAP] = []
+    piece, end = "", 0
+    for mark in MARKS.finditer(text):
+        piece, end = piece + text[end : mark.start()], mark.end()
+        if mark[0] in ESCAPES:
+            piece += ESCAPES[mark[0]]
+        elif mark[1]:
+            piece += mark[0].removeprefix(mark[1])
+        else:
+            gap = GAP(*(None if n is None else int(n) for n in mark.group(2, 3)))
+            parts, piece = [*parts, *([piece] if piece else []), gap], ""
+    if not parts:
         raise ValueError(
             "the text has no gap; write one as [[n]], a gap of n tokens, as in 'return [[4]]', or for an insertion "
             "model as [[]]"
         )
-    parts: list[str | GAP] = []
-    for index in range(0, len(pieces), 3):
-        if pieces[index]:
-            parts.append(pieces[index])
-        if index + 1 < len(pieces):
-            parts.append(GAP(*(None if n is None else int(n) for n in pieces[index + 1 : index + 3])))
-    return parts
+    piece += text[end:]
+    return [*parts, piece] if piece else parts
 
 
-def read_text(name: str) -> str:
-    """A UTF-8 file, whole and not empty; ValueError otherwise."""
-    if name == "-":
-        data = sys.stdin.buffer.read()
-    else:
-        try:
-            data = Path(name).read_bytes()
-        except FileNotFoundError:
-            raise ValueError(f"{name}: no such file; check the path") from None
-        except IsADirectoryError:
-            raise ValueError(f"{name}: is a folder; name the files in it") from None
-    if not data:
-        raise ValueError(f"{name}: the file is empty; there is nothing to score")
+def check_argument(text: str, *, option: str) -> None:
+    """Refuse bytes that are not UTF-8, which Python hands over as halves of characters."""
+    data = text.encode("utf-8", errors="surrogateescape")
     try:
-        return data.decode("utf-8")
+        data.decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"byte {error.start} (0x{data[error.start]:02x})"
-        raise ValueError(f"{name}: {where} is not UTF-8; convert the file, for example with iconv -t utf-8") from None
+        raise ValueError(f"{option}: {where} is not UTF-8; type the text in a UTF-8 terminal") from None
+
+
+def read_input(name: str) -> str:
+    """The text of a file, or of standard input for -; ValueError if it is empty or no text."""
+    from anyorder.core.text import read_text, text_of
+
+    text = text_of(sys.stdin.buffer.read(), "-") if name == "-" else read_text(Path(name))
+    if not text:
+        raise ValueError(f"{name}: the file is empty; there is nothing to score")
+    return text
 
 
 def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str, errors: "Sequence[CacheError]") -> None:
@@ -220,6 +231,8 @@ def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str, 
         per_token = f" ({g.logp / g.num_tokens:.3f} per token)" if g.num_tokens else ""
         figures = f"{g.num_tokens} tokens, {g.nfe} passes, log p {g.logp:.2f} nats{per_token}"
         blocks.append(f"--- {number}/{len(made)}  {kind.upper()} {g.sampler}: {figures}\n{safe(g.text)}")
+    from anyorder.core.text import command
+
     payload: dict[str, Any] = {"run": found.run, "kind": kind, "seed": found.seed}
     payload["samples"] = [dataclasses.asdict(g) for g in made]
     if found.cache_error:
@@ -229,7 +242,7 @@ def _written(made: "list[Generation]", found: argparse.Namespace, *, kind: str, 
         blocks += [_meter(error) for error in errors]
     if found.trace is not None:
         payload["trace"] = str(found.trace)
-        blocks.append(f"--- wrote {found.trace}: check it with anyorder replay {found.trace}")
+        blocks.append(f"--- wrote {found.trace}: check it with {command('anyorder', 'replay', found.trace)}")
     finish(payload, as_json=found.json, text="\n".join(blocks))
 
 

@@ -82,6 +82,24 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def check_output(path: Path, *, option: str, folder: bool = False) -> None:
+    """Refuse a place where no result can be written, before the work that makes it.
+
+    Args:
+        option: how the place was named.
+        folder: it becomes a folder, else a file; folders above it may have to be made.
+    Raises:
+        ValueError: a folder where a file is to be or the other way round, or no permission to write.
+    """
+    if path.exists() and path.is_dir() != folder:
+        raise ValueError(f"{option} {path}: is {'a file; name a folder' if folder else 'a folder; name a file in it'}")
+    above = next(p for p in (path if folder else path.parent, *path.parents) if p.exists())
+    if not above.is_dir():
+        raise ValueError(f"{option} {path}: {above} is a file, so no folder can be there; name another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {path}: no permission to write in {above}; name another place")
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder for this process; a second one gets a ValueError. The lock dies with the process."""

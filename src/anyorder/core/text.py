@@ -7,6 +7,7 @@ import bz2
 import gzip
 import json
 import lzma
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,6 +119,13 @@ def json_object(line: str, *, where: str) -> dict[str, Any]:
     return row
 
 
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, each with the number of its line; ValueError names file and line."""
+    for number, line in enumerate(text_lines(path), start=1):
+        if line.strip():
+            yield number, json_object(line, where=f"{path} line {number}")
+
+
 def read_json(path: Path, *, way_out: str) -> dict[str, Any]:
     """The object in a JSON file that we wrote; ValueError with the way out if it is missing or damaged."""
     try:
@@ -129,6 +137,12 @@ def read_json(path: Path, *, way_out: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds {json_type(value)}, not an object; {way_out}")
     return value
+
+
+def command(*words: object) -> str:
+    """A command line for messages, which a shell reads as these words whatever paths hold."""
+    spelt = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
+    return shlex.join(spelt)
 
 
 def json_type(value: object) -> str:

@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
+from anyorder.core.files import check_output
 from anyorder.core.interrupt import SAY_EVERY, in_thread
 from anyorder.data.atomic import make_once
 from anyorder.data.corpus import Corpus, open_corpus, split
@@ -102,12 +104,14 @@ def prepare(
         ValueError: a corpus that cannot be read, or prepared data that was altered.
         OSError: the disk is full; nothing is left behind.
     """
+    cache = (config.cache if folder is None else folder).expanduser()
+    check_output(cache, option="data.cache", folder=True)
     corpus = open_corpus(config.corpus, field=config.field)
     recipe = _recipe(config, corpus)
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     short = Path(corpus.name).stem if "/" in corpus.name else corpus.name
     name = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{short}-{recipe['tokenizer']}-{key}")
-    place = (config.cache if folder is None else folder).expanduser() / name
+    place = cache / name
     make_once(place, lambda new: _write(new, config, corpus, recipe, say))
     tokenizer = load_tokenizer(place)
     train, valid = (Shards.open(place / p, tokenizer_hash=tokenizer.hash, verify=verify) for p in ("train", "valid"))
@@ -145,7 +149,7 @@ def _write(folder: Path, config: DataConfig, corpus: Corpus, recipe: dict[str, A
 def _encoded(tokenizer: Tokenizer, texts: Iterable[str], say: Say) -> Iterator[list[int]]:
     waiting, count, said = iter(texts), 0, time.monotonic()
     while some := list(islice(waiting, TEXTS_AT_ONCE)):
-        yield from in_thread(lambda some=some: tokenizer.encode_batch(some))
+        yield from in_thread(partial(tokenizer.encode_batch, some))
         count += len(some)
         if time.monotonic() - said > SAY_EVERY:
             said = time.monotonic()

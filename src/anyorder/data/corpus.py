@@ -16,6 +16,7 @@ from anyorder.core.text import (
     beginning,
     check_characters,
     json_object,
+    json_rows,
     json_type,
     plain_suffix,
     read_text,
@@ -191,10 +192,8 @@ def _read_files(files: list[Path], *, root: Path, field: str) -> Iterator[Docume
 
 
 def _read_lines(path: Path, *, name: str, field: str) -> Iterator[Document]:
-    for number, line in enumerate(text_lines(path), start=1):
-        if line.strip():
-            where = f"{path} line {number}"
-            yield Document(f"{name}:{number}", field_text(json_object(line, where=where), field=field, where=where))
+    for number, row in json_rows(path):
+        yield Document(f"{name}:{number}", field_text(row, field=field, where=f"{path} line {number}"))
 
 
 def _read_list(path: Path, *, name: str, field: str) -> Iterator[Document]:

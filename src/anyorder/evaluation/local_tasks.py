@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anyorder.core.text import LINES, check_characters, json_object, plain_suffix, read_text
+
 CHOICE = ("prompt", "answers", "gold")
 COMPLETION = ("prompt", "target")
 OPTIONAL = ("until", "max_gen_toks")
@@ -62,13 +64,10 @@ def read_task(path: Path) -> LocalTask:
     Raises:
         ValueError: no file, an empty one, or a line that is no item, with its number.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path}: no such file; a task is a .jsonl file or a folder of them")
     items: list[Any] = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; convert the file") from None
+    text = read_text(path)
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             items.append(_item(line, f"{path}: line {number}"))
@@ -80,26 +79,22 @@ def read_task(path: Path) -> LocalTask:
 
 
 def read_tasks(path: Path) -> list[LocalTask]:
-    """The task of a file, or those of all .jsonl files of a folder by name.
+    """The task of a file, or those of all files of JSON lines (.jsonl, .ndjson, ...) of a folder by name.
 
     Raises:
         ValueError: as `read_task`, or a folder without such files.
     """
     if not path.is_dir():
         return [read_task(path)]
-    files = sorted(path.glob("*.jsonl"))
+    files = sorted(file for file in path.iterdir() if plain_suffix(file) in LINES)
     if not files:
         raise ValueError(f"{path}: holds no .jsonl file; a task is one")
     return [read_task(file) for file in files]
 
 
 def _item(line: str, where: str) -> Choice | Completion:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: must be a JSON object with {', '.join(CHOICE)} or {', '.join(COMPLETION)}")
+    row = json_object(line, where=where)
+    check_characters(json.dumps(row, ensure_ascii=False), where=where)
     keys = CHOICE if "answers" in row or "gold" in row else COMPLETION
     for key in keys:
         if key not in row:

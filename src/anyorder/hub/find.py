@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from anyorder.core.text import command
 from anyorder.hub.fetch import HUB, fetch
 from anyorder.hub.source import CONFIG, PICKLED
 
@@ -40,7 +41,7 @@ def model_folder(path: Path) -> Path:
         reached = f"its last checkpoint is {saved[-1]}" if saved else "it has no checkpoint yet"
         raise ValueError(
             f"{path}: the run is not finished ({reached}); finish it with: "
-            f"anyorder train {path / 'config.yaml'} --out {path}"
+            f"{command('anyorder', 'train', path / 'config.yaml', '--out', path)}"
         )
     runs = sorted(p.parent.name for p in path.glob("*/config.yaml"))
     if runs:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from anyorder.core.files import read_object
+from anyorder.core.text import command
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
 PICKLED, PICKLE_INDEX = (".pt", ".pth", ".ckpt", ".bin"), "pytorch_model.bin.index.json"
@@ -120,7 +121,7 @@ def open_folder(folder: Path, *, config: Mapping[str, Any]) -> Source:
     if pickles:
         raise ValueError(
             f"{pickles[0]}: is a pickle, which can run code when it is read; only anyorder convert reads one, "
-            f"and tensors alone: anyorder convert {folder} OUT"
+            f"and tensors alone: {command('anyorder', 'convert', folder, 'OUT')}"
         )
     return Source(chosen, folder, config, entries_of(chosen))
 

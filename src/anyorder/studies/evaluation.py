@@ -8,6 +8,8 @@ from typing import Any
 
 from anyorder.api import LanguageModel, load
 from anyorder.api.answering import subject_of
+from anyorder.core.files import check_output
+from anyorder.core.text import LINES, plain_suffix
 from anyorder.data.hub_tokenizer import special_id, special_tokens
 from anyorder.evaluation.accuracy import TaskResult, evaluate
 from anyorder.evaluation.answers import Scoring
@@ -123,6 +125,8 @@ def evaluation(
     manager = task_manager(wishes.include) if any(isinstance(t, Named) for t in tasks) else None
     home = STARTER_RESULTS.expanduser() if model.folder == STARTER_PLACE else run_of(model.folder)
     folder = wishes.cache or home / FOLDER
+    if wishes.keep:
+        check_output(folder, option="--cache", folder=True)
     made = []
     for task in tasks:
         with Ledger(folder / f"{task.name}.jsonl" if wishes.keep else None) as ledger:
@@ -140,7 +144,7 @@ def find(name: str, model: LanguageModel, wishes: Wishes) -> list[LocalTask | Na
     path = Path(name).expanduser()
     if name == CONTINUATION:
         return [_limited(continuation(model.folder, model.tokenizer), wishes.limit)]
-    if path.is_dir() or "/" in name or path.suffix == ".jsonl":
+    if path.is_dir() or "/" in name or path.is_file() or plain_suffix(path) in LINES:
         return [_limited(task, wishes.limit) for task in read_tasks(path)]
     known = SUITES[name].tasks if name in SUITES else {name: Recipe()}
     if not is_installed():

@@ -6,7 +6,6 @@ downloaded, and one sentence says which package is missing and which file goes w
 
 import contextlib
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from anyorder.core.config import nearest
+from anyorder.core.text import json_rows
 from anyorder.data.geneval import COUNTING, THRESHOLD, Found, Request, evaluate, kept
 from anyorder.data.tasks.base import PicturedTask
 from anyorder.rl.rewards import dpg, hps, image_reward
@@ -173,8 +173,7 @@ class GenEval:
             "ViT-L-14-quickgelu", pretrained=str(folder / "ViT-L-14.pt"), device=self.device
         )
         namer = Namer(model.eval(), prepare, clip.get_tokenizer("ViT-L-14"), self.device)
-        lines = (folder / "evaluation_metadata.jsonl").read_text(encoding="utf-8").splitlines()
-        asked = {entry["prompt"]: entry for entry in map(json.loads, lines)}
+        asked = {entry["prompt"]: entry for _, entry in json_rows(folder / "evaluation_metadata.jsonl")}
 
         def detect(picture: Picture) -> Any:
             return mmdet.inference_detector(detector, picture.flip(-1).cpu().numpy())  # blue, green, red
