@@ -112,8 +112,8 @@ def _replay(record: "Record", found: argparse.Namespace) -> "Replay":
 
     asked = record.header.model
     if found.run is None and not Path(asked.path).is_dir():
-        again = command("anyorder", "replay", found.trace, "RUN")
-        raise ValueError(f"{found.trace}: its model is not at {asked.path}; name it: {again}")
+        hint = command("anyorder", "replay", found.trace, "RUN")
+        raise ValueError(f"{found.trace}: its model is not at {asked.path}; name it: {hint}")
     folder = model_folder((found.run or Path(asked.path)).expanduser())
     check_model(record, folder)
     model = load(folder, dtype=asked.dtype, device=found.device, bos=asked.bos).model
