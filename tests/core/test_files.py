@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all, whatever interrupts the writing."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from anyorder.core import files
 from anyorder.core.files import (
     check_output,
     locked,
+    read_object,
     remove_folder,
     sha256_of,
     sweep_temporaries,
@@ -176,6 +178,21 @@ def test_a_file_is_no_folder(tmp_path):
             locked(place),
         ):
             pass
+
+
+def test_our_own_json_files_are_whole_or_named(tmp_path):
+    path = tmp_path / "state.json"
+    with pytest.raises(FileNotFoundError, match=r"state.json: no such file; start again"):
+        read_object(path, way_out="start again")
+    for damage in (b"", b"\0\0\0\0", b'{"a": ', b"\xff", json.dumps({"a": 1}).encode()[:-1]):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"state.json: not JSON; the file was altered, start again"):
+            read_object(path, way_out="start again")
+    path.write_bytes(b"[1]")
+    with pytest.raises(ValueError, match=r"state.json: holds a list, not a JSON object; .*start again"):
+        read_object(path, way_out="start again")
+    path.write_bytes(b'{"a": 1}')
+    assert read_object(path, way_out="") == {"a": 1}
 
 
 def test_places_for_results_are_looked_at_before_the_work(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import json
 import lzma
 import shlex
 from pathlib import Path
@@ -15,7 +14,6 @@ from anyorder.core.text import (
     command,
     json_object,
     plain_suffix,
-    read_json,
     read_text,
     text_lines,
 )
@@ -105,21 +103,6 @@ def test_suffixes_are_read_in_any_case_and_behind_a_compression(tmp_path):
 def test_lines_that_are_no_objects(line, message):
     with pytest.raises(ValueError, match=message):
         json_object(line, where="here")
-
-
-def test_our_own_json_files_are_whole_or_named(tmp_path):
-    path = tmp_path / "state.json"
-    with pytest.raises(ValueError, match=r"state.json: no such file; start again"):
-        read_json(path, way_out="start again")
-    for damage in (b"", b"\0\0\0\0", b'{"a": ', b"\xff", json.dumps({"a": 1}).encode()[:-1]):
-        path.write_bytes(damage)
-        with pytest.raises(ValueError, match=r"state.json: not JSON, so it was cut off or altered; start again"):
-            read_json(path, way_out="start again")
-    path.write_bytes(b"[1]")
-    with pytest.raises(ValueError, match=r"state.json: holds a list, not an object; start again"):
-        read_json(path, way_out="start again")
-    path.write_bytes(b'{"a": 1}')
-    assert read_json(path, way_out="") == {"a": 1}
 
 
 def test_command_lines_survive_a_shell():

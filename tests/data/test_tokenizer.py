@@ -122,8 +122,8 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer.json: no such file; a tokenizer is saved there by"):
         load_tokenizer(tmp_path)
     for text, sentence in {
-        "{": "not JSON, so it was cut off or altered; delete its folder and prepare the data again",
-        "[]": "holds a list, not an object",
+        "{": "not JSON; the file was altered, delete its folder and prepare the data again",
+        "[]": "holds a list, not a JSON object",
         '{"anyorder_tokenizer": "symbols"}': "not a tokenizer made here",
         '{"a": 1}': "not a tokenizer",
     }.items():

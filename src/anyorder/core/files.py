@@ -62,8 +62,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, *, way_out: str = "restore it") -> dict[str, Any]:
     """The JSON object in a UTF-8 file, with or without a byte order mark.
+
+    Args:
+        way_out: what messages advise.
 
     Raises:
         FileNotFoundError: no such file.
@@ -72,13 +75,13 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise FileNotFoundError(f"{path}: no such file; {way_out}") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ValueError(f"{path}: not JSON; the file was altered, restore it ({reason})") from None
+        raise ValueError(f"{path}: not JSON; the file was altered, {way_out} ({reason})") from None
     if not isinstance(value, dict):
         kind = "a list" if isinstance(value, list) else f"{value!r:.40}"
-        raise ValueError(f"{path}: holds {kind}, not a JSON object; the file was altered, restore it")
+        raise ValueError(f"{path}: holds {kind}, not a JSON object; the file was altered, {way_out}")
     return value
 
 

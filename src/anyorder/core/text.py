@@ -126,19 +126,6 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, json_object(line, where=f"{path} line {number}")
 
 
-def read_json(path: Path, *, way_out: str) -> dict[str, Any]:
-    """The object in a JSON file that we wrote; ValueError with the way out if it is missing or damaged."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; {way_out}") from None
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path}: not JSON, so it was cut off or altered; {way_out}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds {json_type(value)}, not an object; {way_out}")
-    return value
-
-
 def command(*words: object) -> str:
     """A command line for messages, which a shell reads as these words whatever paths hold."""
     spelt = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]

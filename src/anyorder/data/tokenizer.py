@@ -19,8 +19,9 @@ from jaxtyping import Int
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from anyorder.core.files import read_object
 from anyorder.core.interrupt import in_thread
-from anyorder.core.text import check_characters, read_json
+from anyorder.core.text import check_characters
 from anyorder.core.types import Vocab
 
 FILE: Final = "tokenizer.json"
@@ -278,7 +279,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     path = Path(folder) / FILE
     if not path.is_file():
         raise ValueError(f"{path}: no such file; a tokenizer is saved there by anyorder data and anyorder train")
-    spec = read_json(path, way_out="delete its folder and prepare the data again, or restore the file")
+    spec = read_object(path, way_out="delete its folder and prepare the data again, or restore the file")
     if spec.get(OURS) == "bytes":
         return ByteTokenizer()
     if spec.get(OURS) == "symbols" and isinstance(spec.get("symbols"), str):

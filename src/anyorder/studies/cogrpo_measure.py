@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from anyorder.core.files import write_atomic
+from anyorder.core.files import read_object, write_atomic
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
-from anyorder.core.text import read_json
 from anyorder.core.types import take_rows
 from anyorder.data.tasks import Task, make_task
 from anyorder.data.tasks.base import Problems
@@ -127,7 +126,7 @@ def measure(
 
 
 def _held(path: Path) -> dict[str, Any]:
-    return read_json(path, way_out="delete it and run the study again")
+    return read_object(path, way_out="delete it and run the study again")
 
 
 def measured(folder: Path) -> Measured:

@@ -18,10 +18,9 @@ import torch
 from anyorder.core import dist
 from anyorder.core.config import claim_folder, load_config
 from anyorder.core.device import Choice, DtypeName, canvas_device, cpp_compiler, pick_dtype, warn_if_slow
-from anyorder.core.files import locked, sweep_temporaries, write_atomic
+from anyorder.core.files import locked, read_object, sweep_temporaries, write_atomic
 from anyorder.core.log import append_record, keep_records
 from anyorder.core.noise import Noise
-from anyorder.core.text import read_json
 from anyorder.core.types import Batch, moved
 from anyorder.data.loader import Loader, in_order
 from anyorder.data.rows import RowSource
@@ -273,7 +272,7 @@ def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
         write_atomic(folder / DATA, json.dumps(data.fingerprint(), indent=1) + "\n")
     claim_folder(path, config)
     remedy = "restore it, or use another --out"
-    if read_json(folder / DATA, way_out=remedy) != data.fingerprint():
+    if read_object(folder / DATA, way_out=remedy) != data.fingerprint():
         raise ValueError(
             f"{folder}: was begun on other data (an edited corpus, or the library of another Python); "
             "use another --out, or delete the folder"
