@@ -216,7 +216,7 @@ def test_errors_of_places(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x.bin").write_bytes(b"\0")
     for spec, sentence in {
-        "nowhere.txt": "no such file or folder; data.corpus is stdlib, packages:NAME,NAME, a text file, a folder, a glob",
+        "nowhere.txt": "no such file or folder; data.corpus is stdlib, packages:NAME,NAME, a text file, a folder",
         "empty.txt": "the file is empty; give a file with text in it",
         "folder": "the folder holds no text file",
         "*.rst": "the glob matches no file",
