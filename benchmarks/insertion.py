@@ -5,9 +5,10 @@
 Training. The dense trainer is what public code does: tokens that are taken out stay in the row as hidden keys, the
 target is a count for every position and token, B x L x V, made of an int64 tensor and divided by n in float32, against
 one log-softmax over all positions and tokens of a row. Both train the same 6M network on the same rows with the same
-counts n; activations are bfloat16. A step is forward, loss and backward. Loss memory is the most that a process grows
-by while it computes the loss and its gradients from given final states; parameters and states do not count. Every
-measurement is a process of its own, ours and dense in turn; medians. The losses of both must be equal.
+counts n; activations are in the dtype that `auto` chooses. A step is forward, loss and backward. Loss memory is the
+most that a process grows by while it computes the loss and its gradients from given final states; parameters and states
+do not count. Every measurement is a process of its own, ours and dense in turn; medians. The losses of both must be
+equal.
 
 Writing. Random weights, so that only time means anything, and a model that never stops: rows of a batch have prompts of
 different lengths and leave it when they are full. The causal twin writes the same rows with an exact cache.
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anyorder.cli.main import TUNED
+from anyorder.core.device import pick_dtype
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Batch, Canvas, InsertionOut, Vocab
@@ -44,7 +46,7 @@ from common import Row, at_least, median, report, seconds
 NOISE = Noise.of(0)
 ROWS, LENGTH = 16, 256
 VOCABS = (4096, 32768)
-DTYPE = "bfloat16"  # of activations in training, as `anyorder train` has it
+DTYPE = pick_dtype("auto", torch.device("cpu")).name  # of activations in training, as `anyorder train` has it
 FASTER, SMALLER = 3.0, 10.0
 
 

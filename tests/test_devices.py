@@ -198,3 +198,31 @@ def test_learning_from_rewards_and_going_on_when_killed(tmp_path, monkeypatch, n
             learned(name, tmp_path / "there")
         monkeypatch.setattr(Run, "after", after)
         agree(learned(name, tmp_path / "there"), here)
+
+
+@pytest.mark.parametrize("name", ["first-hitting", "top-prob", "causal"])
+def test_a_canvas_may_stay_on_the_cpu_and_draws_are_made_there(name):
+    """As on Apple's GPUs, which have no float64: the network computes there, everything else on the CPU."""
+    sampler, model = make_sampler(name), network(causal=name == "causal")
+    here = generate(sampler, model, canvas(), noise=NOISE)
+    with elsewhere() as device:
+        there = generate(sampler, model.to(device), canvas(), noise=NOISE)
+        assert there.canvas.x.device.type == "cpu"
+        assert model.embed.weight.device == device
+    assert torch.equal(there.canvas.x, here.canvas.x)
+    torch.testing.assert_close(there.token_logp, here.token_logp, atol=1e-5, rtol=0)
+
+
+def test_a_loss_of_rows_on_the_cpu_reaches_weights_elsewhere():
+    x = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    batch = Batch(tokens=x, target=torch.ones_like(x).bool(), segment=None, sample_id=torch.arange(2))
+    gradients = []
+    model = network().requires_grad_(True)
+    loss = PROCESSES["mdm"]().loss(model, batch, noise=NOISE)
+    loss.total.backward()
+    gradients.append(model.head.weight.grad.clone())
+    with elsewhere() as device:
+        model = network().to(device).requires_grad_(True)
+        PROCESSES["mdm"]().loss(model, batch, noise=NOISE).total.backward()
+        gradients.append(model.head.weight.grad.to("cpu"))
+    torch.testing.assert_close(*gradients)

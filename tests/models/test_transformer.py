@@ -89,7 +89,9 @@ def reference(model, x, *, causal):
 @pytest.mark.parametrize("kernel", ["plain", "fused"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_forward_pass_is_llama_s(causal, kernel, monkeypatch):
-    monkeypatch.setattr(attention, "PLAIN_UP_TO", 10_000 if kernel == "plain" else 0)
+    monkeypatch.setattr(
+        attention, "PLAIN_UP_TO", dict.fromkeys(attention.PLAIN_UP_TO, 10_000 if kernel == "plain" else 0)
+    )
     model, x = network(causal), tokens_of(3, 7)
     expected = reference(model, x, causal=causal)
     torch.testing.assert_close(logits(model, x).double(), expected, atol=1e-5, rtol=1e-5)
@@ -103,7 +105,7 @@ def test_both_kernels_have_one_law_and_one_gradient(causal, packed, monkeypatch)
     segment = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0, 0], [1] * 9]) if packed else None
     results = []
     for up_to in (0, 1000):
-        monkeypatch.setattr(attention, "PLAIN_UP_TO", up_to)
+        monkeypatch.setattr(attention, "PLAIN_UP_TO", dict.fromkeys(attention.PLAIN_UP_TO, up_to))
         model = network(causal).requires_grad_(True)
         out = logits(model, x, segment)
         out.square().mean().backward()

@@ -1,7 +1,8 @@
 """Self-attention: full or causal, inside documents when rows are packed.
 
-Axes: B rows, L positions, H heads, K head width, D = H*K. Two kernels with one law: plain matmul, softmax, matmul; and
-PyTorch's fused one. On CPUs the fused kernel's bfloat16 backward is slow, so short rows are plain (docs/benchmarks.md).
+Axes: B rows, L positions, H heads, K head width, D = H*K. Two kernels of one function: plain matmul, softmax, matmul;
+and PyTorch's fused one. On CPUs the fused kernel's bfloat16 backward is slow, so short rows in half precision are
+plain; in float32 it is faster at every length (`benchmarks/attention.py`, docs/benchmarks.md).
 """
 
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from anyorder.models.rope import rotate
 # Takes the keys and values of some columns and gives those of all columns they may read (models/cache.py).
 Memory = Callable[[Float[Tensor, "B H L K"], Float[Tensor, "B H L K"]], tuple[Tensor, Tensor]]
 
-PLAIN_UP_TO = 1024  # CPU rows no longer than this use the plain kernel; measured in benchmarks/training.py
+# CPU rows no longer than this use the plain kernel. Fixed by dtype, not timed at run time: a run must give the same
+# bits when it goes on, however busy the machine is.
+PLAIN_UP_TO = {torch.bfloat16: 1024, torch.float16: 1024, torch.float32: 0, torch.float64: 1024}
 
 
 def attention_mask(
@@ -67,7 +70,7 @@ def attend(
     shared = q_BHLK.shape[1] // k_BGTK.shape[1]
     k_BHTK = k_BGTK if shared == 1 else k_BGTK.repeat_interleave(shared, dim=1)
     v_BHTK = v_BGTK if shared == 1 else v_BGTK.repeat_interleave(shared, dim=1)
-    if q_BHLK.device.type != "cpu" or q_BHLK.shape[2] > PLAIN_UP_TO:
+    if q_BHLK.device.type != "cpu" or q_BHLK.shape[2] > PLAIN_UP_TO[q_BHLK.dtype]:
         return F.scaled_dot_product_attention(q_BHLK, k_BHTK, v_BHTK, attn_mask=bias)
     scores_BHLT = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHTK.transpose(-1, -2)
     if bias is not None:
