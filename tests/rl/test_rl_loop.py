@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from anyorder.core.config import load_config
+from anyorder.core.device import pick_dtype
 from anyorder.core.log import read_records
 from anyorder.core.noise import Noise
 from anyorder.data.tasks import make_task
@@ -66,6 +68,15 @@ def run(folder, config=None, reward=background, model=None):
     model = model or network(given.task)
     learn(config, model, given.task.tokenizer, given, folder, quiet=True)
     return model, read_records(folder / METRICS)
+
+
+@pytest.mark.parametrize(("dtype", "resolved"), [("auto", None), ("bfloat16", "bfloat16")])
+def test_the_dtype_is_written_resolved_and_half_precision_agrees_within_its_rounding(tmp_path, dtype, resolved):
+    model, records = run(tmp_path, settings(iterations=2, mode="joint", dtype=dtype))
+    expected = resolved or pick_dtype("auto", torch.device("cpu")).name
+    assert load_config(RlConfig, tmp_path / "rl.yaml").dtype == expected
+    assert model.dtype == getattr(torch, expected)
+    assert records[-1]["iteration"] == 2
 
 
 def weights(folder):

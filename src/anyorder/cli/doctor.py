@@ -11,6 +11,7 @@ from pathlib import Path
 
 from anyorder.cli.parser import Parser, add_device
 from anyorder.cli.show import finish, pairs
+from anyorder.core.files import check_output
 
 EXTRAS = {
     "hub": ("huggingface_hub", "datasets"),
@@ -155,9 +156,11 @@ def advise(report: Report, *, hidden_gpu: bool = False) -> list[str]:
 
 def cache_problem(folder: Path) -> str | None:
     """Why prepared data cannot be written there: no permission, or a full disk; None if it can."""
-    place = next(p for p in (folder, *folder.parents) if p.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
+    try:
+        check_output(folder, option="data.cache", folder=True)
+    except ValueError:
         return "cannot be written"
+    place = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(place).free
     return f"the disk has only {free / 2**30:.1f} GiB free" if free < LEAST_FREE else None
 

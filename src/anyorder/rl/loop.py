@@ -188,7 +188,7 @@ class Run:
                 with contextlib.nullcontext() if "model" in parts else frozen(self.model):
                     mine = self._model_gradients(taken, noise.at("estimate").at(inner), old, through=through)
                 if inner == 0 and not self._estimates:
-                    check_parity(taken.trajectory, mine)
+                    check_parity(taken.trajectory, mine, dtype=self.model.dtype)
                 found["model"] = of_all_ranks(mine, taken)
             if "schedule" in parts:
                 assert old_schedule is not None

@@ -20,7 +20,8 @@ from anyorder.rl.trajectory import Trajectory
 from anyorder.samplers.schedules import Table
 from anyorder.samplers.steered import COLD
 
-SAME = 1e-5  # nats between the sampler's and the trainer's log-probability of a token at temperature 1, in float32
+# Nats between the sampler's and the trainer's log-probability of a token at temperature 1, by the network's dtype.
+SAME = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 0.25}
 
 
 def numbers(iteration: int, prompts: int, *, among: int, noise: Noise) -> Int[Tensor, " P"]:
@@ -79,7 +80,7 @@ def answers(taken: Trajectory) -> Rows:
     return Rows(taken.final, ~taken.fixed & (taken.segment > 0), segment, taken.row_id)
 
 
-def check_parity(taken: Trajectory, found: Diagnostics | None) -> None:
+def check_parity(taken: Trajectory, found: Diagnostics | None, *, dtype: torch.dtype = torch.float32) -> None:
     """Raises RuntimeError if the trainer's log-probabilities are not the sampler's before the first update.
 
     Rounding grows as temperatures fall, by which logits are divided.
@@ -87,7 +88,7 @@ def check_parity(taken: Trajectory, found: Diagnostics | None) -> None:
     if found is None:
         return
     heat = float(taken.setting[taken.setting[..., 2] > 0][:, 1:3].clamp(min=COLD).amin()) if taken.num_steps else 1.0
-    allowed = SAME * max(1.0, 1.0 / heat)
+    allowed = SAME[dtype] * max(1.0, 1.0 / heat)
     if not float(found.farthest) <= allowed:
         raise RuntimeError(
             f"the trainer's log-probability of a token is {float(found.farthest):.2g} nats from the sampler's, more "
