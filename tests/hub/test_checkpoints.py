@@ -3,8 +3,11 @@
 import json
 import pickle
 import re
+import shutil
 import sys
 import types
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +28,7 @@ from checkpoints import (
 )
 from safetensors.torch import load_file, save_file
 
+import anyorder
 from anyorder.cli.main import main
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
@@ -320,6 +324,16 @@ def test_half_precision_weights_take_on_the_dtype_asked_for(tmp_path, stored, as
     assert {e.dtype for e in entries_of(tmp_path / "cast" / "model.safetensors").values()} == {torch.float32}
 
 
+def test_half_precision_is_computed_in_float32_unless_asked_and_by_auto_where_it_is_emulated(tmp_path, monkeypatch):
+    tensors = {n: t.bfloat16() for n, t in random_tensors(shapes_of(CONFIG)).items()}
+    folder = write(tmp_path / "c", CONFIG, tensors, tokenizer=byte_tokenizer())
+    monkeypatch.setattr("anyorder.core.device.has_bf16", lambda: False)
+    for options in ({}, {"dtype": "auto"}):
+        model = anyorder.load(folder, device="cpu", **options).model
+        assert {model.dtype, *(p.dtype for p in model.parameters())} == {torch.float32}
+    assert torch.equal(model.embed.weight.bfloat16(), tensors["model.transformer.wte.weight"])
+
+
 def test_one_tensor_of_the_file_is_in_memory_at_a_time(folder):
     """Peak memory is the model and one tensor: what was read is let go before the next is read."""
     import weakref
@@ -566,8 +580,6 @@ def test_names_of_the_hub_are_read(monkeypatch, folder, tmp_path):
         hf_hub_download=lambda repo, file, *, revision: asked.append((repo, file, revision)) or str(folder / file),
     )
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    from pathlib import Path
-
     assert model_folder(Path("hub:org/name-1.5")) == folder
     assert model_folder(Path("hub:org/name@step-4")) == folder
     assert open_checkpoint(Path("hub:org/name/model.safetensors")).entries.keys() == shapes_of(CONFIG).keys()
@@ -576,12 +588,54 @@ def test_names_of_the_hub_are_read(monkeypatch, folder, tmp_path):
         ValueError, match=r"^hub:org/name/model\.safetensors: is a file of weights; .* --tokenizer FOLD"
     ):
         model_folder(Path("hub:org/name/model.safetensors"))
-    import anyorder
-
     assert anyorder.load("hub:org/name").sample(length=4)[0].num_tokens == 4
     for wrong in ("hub:name", "hub:", "hub:org/name with space"):
         with pytest.raises(ValueError, match=r"is no name of the hub; write hub:ORG/NAME"):
             fetch.fetch(wrong)
+
+
+def repository(monkeypatch, place):
+    """A hub that serves the files of a folder as the library does: by patterns, into a folder of its own."""
+
+    def snapshot_download(repo, *, revision, allow_patterns, ignore_patterns):
+        there = [f for f in place.rglob("*") if f.is_file()]
+        for file in there:
+            name = file.relative_to(place).as_posix()
+            if any(fnmatch(name, p) for p in allow_patterns) and not any(fnmatch(name, p) for p in ignore_patterns):
+                (place.parent / repo).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, place.parent / repo / name)
+        return str(place.parent / repo)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+
+
+def test_pickles_and_tokenizers_of_the_hub_are_fetched_where_they_are_asked_for(monkeypatch, folder, tmp_path, capsys):
+    convert(folder, tmp_path / "plain")
+    (folder / "tokenizer.json").rename(folder / "tokenizer")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    in_parts(folder)
+    repository(monkeypatch, folder)
+    assert main(["sample", "hub:org/name", "--length", "4"]) == 2
+    said = "hub:org/name: has no safetensors; make a model folder of its pickles: anyorder convert hub:org/name OUT"
+    assert said in capsys.readouterr().err
+    assert not list((tmp_path / "org" / "name").glob("*.bin"))
+    with pytest.raises(ValueError, match=r"has no tokenizer\.json; .* --tokenizer FOLDER"):
+        convert(Path("hub:org/name"), tmp_path / "ours")
+    (folder / "tokenizer").rename(folder / "tokenizer.json")
+    convert(Path("hub:org/name"), tmp_path / "ours", tokenizer=Path("hub:some/tokenizer"))
+    assert same_weights(tmp_path / "ours", tmp_path / "plain")
+    assert (tmp_path / "ours" / "chat_template.jinja").exists()
+    assert not list((tmp_path / "some" / "tokenizer").glob("*.bin"))
+
+
+def test_a_repository_of_many_models_is_not_downloaded(monkeypatch, folder, tmp_path, capsys):
+    (tmp_path / "all" / "mdm").mkdir(parents=True)
+    (folder / "model.safetensors").rename(tmp_path / "all" / "mdm" / "model.safetensors")
+    repository(monkeypatch, tmp_path / "all")
+    (tmp_path / "many" / "models").mkdir(parents=True)
+    assert main(["sample", "hub:many/models", "--length", "4"]) == 2
+    assert "hub:many/models: has no config.json; name one file of weights" in capsys.readouterr().err
+    assert not list((tmp_path / "many").rglob("*.safetensors"))
 
 
 def test_without_the_library_or_the_network_one_sentence_says_so(monkeypatch):
