@@ -202,6 +202,8 @@ def test_every_published_size_of_smdm_is_known_by_its_shapes(tmp_path, causal):
 @pytest.mark.parametrize("name", DITS)
 def test_the_forward_pass_of_mdlm_and_bd3lm_is_the_published_one(tmp_path, name):
     config, buffers = DITS[name], dit_buffers(DITS[name])
+    if "sampling_eps_min" in buffers:
+        buffers["sampling_eps_min"] = torch.tensor(0.3)  # training moves it away from what config.json says
     shapes = dit_shapes(config) | {n: tuple(t.shape) for n, t in buffers.items()}
     tensors = random_tensors(dit_shapes(config)) | buffers
     folder = write(tmp_path / "c", config | {"vocab_size": ROWS}, tensors, tokenizer=byte_tokenizer(mask=None))
