@@ -72,7 +72,7 @@ def flip(path: Path) -> None:
         ("sample mdm --lenght 3", "unknown option --lenght; did you mean --length?"),
         ("sample mdm --length 999", "length=999: must be between 1 and the 32 tokens"),
         ("sample mdm --prompt=" + 40 * "x", "prompt: its 40 tokens leave nothing to write in the model's length=32"),
-        ("sample mdm --n two", "--n: invalid int value: 'two'"),
+        ("sample mdm --n two", "--n: 'two' is no whole number; see anyorder sample --help"),
         ("sample mdm --temperature -1", "sampler.temperature=-1.0: must be >= 0"),
         ("sample mdm --device cuda:99", "device='cuda:99'"),
         ("sample mdm extra", "'extra': one argument too many"),

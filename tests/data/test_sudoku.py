@@ -237,7 +237,7 @@ def test_a_task_is_named_with_its_options():
     for spec, sentence in {
         "sudokku": "task='sudokku': unknown; did you mean 'sudoku'?",
         "sudoku:clue=5": "task='sudoku:clue=5': unknown option 'clue'; did you mean 'clues'?",
-        "sudoku:clues=x": "task='sudoku:clues=x': clues='x' is no int; give one",
+        "sudoku:clues=x": "task='sudoku:clues=x': clues='x' is no whole number; give one",
         "sudoku:form=rows": "sudoku form='rows': must be grid or puzzle",
     }.items():
         with pytest.raises(ValueError) as error:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 
+NUMBERS = {"int": "whole number", "float": "number"}  # Python's types in words
+
+
 class Wide(argparse.RawDescriptionHelpFormatter):
     """Help with one line per option."""
 
@@ -36,6 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         text = re.sub(r"^argument ([^:]+): ", lambda m: f"{m[1].split('/')[-1]}: ", message)
+        text = re.sub(r"invalid (int|float) value: (.*)$", lambda m: f"{m[2]} is no {NUMBERS[m[1]]}", text)
         raise ValueError(f"{text}; see {self.prog} --help")
 
     def parse(self, args: Sequence[str]) -> argparse.Namespace:

@@ -45,7 +45,8 @@ def spec_options(kind: Any, given: dict[str, str], *, source: str) -> dict[str, 
         try:
             options[key] = kinds[key](value)
         except ValueError:
-            raise ValueError(f"{source}: {key}={value!r} is no {kinds[key].__name__}; give one") from None
+            word = {int: "whole number", float: "number"}.get(kinds[key], kinds[key].__name__)
+            raise ValueError(f"{source}: {key}={value!r} is no {word}; give one") from None
     return options
 
 
