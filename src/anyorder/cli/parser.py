@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from typing import NoReturn
 
-
 NUMBERS = {"int": "whole number", "float": "number"}  # Python's types in words
 
 
