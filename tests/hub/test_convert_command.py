@@ -117,6 +117,22 @@ def test_what_lies_beside_a_model_stays_beside_it(llada, tmp_path, capsys):
     assert (tmp_path / "other" / "generation_config.json").exists()
 
 
+def test_bd3lm_writes_its_own_blocks_from_the_beginning_of_the_row(tmp_path, capsys):
+    shapes = dit_shapes(DITS["bd3lm"])  # blocks of 4
+    folder = write(tmp_path / "m", DITS["bd3lm"], random_tensors(shapes), tokenizer=byte_tokenizer(mask=None))
+    for block in ([], ["--block", 4]):
+        order = told(capsys, "sample", folder, "--prompt", "abcde", "--length", 12, *block)["samples"][0]["order"]
+        assert [sorted(part) for part in (order[5:8], order[8:])] == [[0, 1, 2], [3, 4, 5, 6]]
+    for options, message in (
+        (["sample", "--block", 5], "block=5: the model's attention was trained on blocks of 4 tokens"),
+        (["sample", "--stride", 4], "stride=4: would move the model's blocks of 4 tokens"),
+        (["infill", "ab[[2]]cdef"], "sees nothing behind the block of 4 tokens it writes"),
+    ):
+        assert main([options[0], str(folder), *map(str, options[1:])]) == 2
+        assert message in capsys.readouterr().err
+    assert told(capsys, "infill", folder, "abcdef[[1]]h")["samples"][0]["num_tokens"] == 1  # inside one block
+
+
 WRONG = {
     "dtype": (["--dtype", "int3"], r"dtype='int3': unknown"),
     "family": (["--to", "lama"], r"to='lama': unknown; did you mean 'llama'?"),

@@ -14,6 +14,7 @@ from anyorder.core.types import Canvas, Vocab
 from anyorder.samplers.base import generate, step_log_probs, steps
 from anyorder.samplers.inserted import insert, insertions
 from anyorder.samplers.insertion import Insert, Room
+from anyorder.samplers.presets import make_sampler
 from anyorder.samplers.token import TokenRule
 from anyorder.testing.laws import chi_square_p
 from anyorder.testing.strings import InsertionOracle, Strings
@@ -316,3 +317,17 @@ def test_several_at_once_take_fewer_passes_and_another_law() -> None:
     full = generate(greedy, Table(4), blank(2, Table(4).vocab, length=8), noise=NOISE)
     assert full.canvas.valid.all()
     assert (full.nfe == 4).all()
+
+
+@pytest.mark.parametrize("name", ["insertion", "ilm", "insertion:at_once=2", "insertion:position_temperature=0.7"])
+def test_at_temperature_0_nothing_is_drawn(name: str) -> None:
+    canvas = blank(2, Table(3, stop=0.0).vocab, length=7)
+    samples = [
+        generate(make_sampler(name, temperature=0.0), Table(3, stop=stop), canvas, noise=Noise.of(seed))
+        for stop in (-0.1, 0.1)
+        for seed in (0, 1, 2)
+    ]
+    assert all(torch.equal(s.canvas.x, samples[0].canvas.x) for s in samples[:3])
+    assert all(torch.equal(s.logp, torch.zeros(2).double()) for s in samples)
+    stopped = {int(s.canvas.valid.sum()) for s in samples[3:]}
+    assert stopped == ({14} if name == "ilm" else {2})  # even odds, unless a chance is named

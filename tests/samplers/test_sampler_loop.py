@@ -163,5 +163,5 @@ def test_a_model_without_a_law_is_reported():
             return super().__call__(canvas, at) * torch.nan
 
     for token in (TokenRule(), TokenRule(temperature=0.0)):
-        with pytest.raises(RuntimeError, match="no law"):
+        with pytest.raises(RuntimeError, match="no distribution to draw a token from; lower the guidance"):
             generate(Unmask(One(), token=token), Broken(), rows_of_masks(2), noise=NOISE)

@@ -15,7 +15,7 @@ from anyorder.data.tokenizer import Tokenizer
 from anyorder.likelihood.bound import Rows
 from anyorder.likelihood.given import given_bound
 from anyorder.likelihood.rows import rows_of
-from anyorder.models.network import Network
+from anyorder.models.network import Network, own_block
 from anyorder.samplers.insertion import Room
 from anyorder.trace.record import RowStart
 
@@ -102,7 +102,7 @@ def masked_start(given: Gapped, model: Network, *, length: int, seed: int) -> Ro
         length: the longest row the model reads.
     Raises:
         ValueError: a gap of any length, too many combinations, a row that is too long, or an autoregressive model that
-            would have to choose, or to see the text after a gap.
+            would have to choose, or to see the text after a gap; or one with blocks of its own and text in a later one.
     """
     ranges = [range(gap.least, gap.most + 1) for gap in given.gaps if gap.most is not None]
     if model.config.causal and any(given.texts[1:]):
@@ -121,7 +121,16 @@ def masked_start(given: Gapped, model: Network, *, length: int, seed: int) -> Ro
     sizes = [r[0] for r in ranges]
     if any(len(r) > 1 for r in ranges):
         sizes = _likeliest(given, ranges, model, noise=Noise.of(seed).at("gap length"))
-    return RowStart(row=0, tokens=tuple(given.filled(sizes, model.vocab.mask_id)))
+    row, mask = given.filled(sizes, model.vocab.mask_id), model.vocab.mask_id
+    own = own_block(model)
+    if own is not None:
+        last = max((i for i, token in enumerate(row) if token != mask), default=0)
+        if row.index(mask) // own < last // own:
+            raise ValueError(
+                f"parts: the model sees nothing behind the block of {own} tokens it writes, and text stands there; use "
+                "another masked diffusion model, or end with the gap"
+            )
+    return RowStart(row=0, tokens=tuple(row))
 
 
 def _likeliest(given: Gapped, ranges: Sequence[range], model: Network, *, noise: Noise) -> list[int]:

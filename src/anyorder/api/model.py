@@ -19,7 +19,7 @@ from anyorder.evaluation.answers import Answers, Scoring, answer_questions
 from anyorder.hub.find import model_folder
 from anyorder.hub.load import load_model
 from anyorder.models.cache_error import CacheError
-from anyorder.models.network import Network
+from anyorder.models.network import Network, block_to_write, own_block
 from anyorder.models.transformer import Transformer
 from anyorder.samplers.insertion import Room
 from anyorder.samplers.presets import inserts
@@ -88,7 +88,8 @@ class LanguageModel:
             guidance_interval: guide while the share of tokens not yet written lies in (low, high].
             sampler: a name that `anyorder methods` lists; None: "first-hitting" for an MDM, "causal" for an ARM,
                 "insertion" for an ILM.
-            num_steps, temperature, top_k, top_p, block: as in `make_sampler`.
+            num_steps, temperature, top_k, top_p, block: as in `make_sampler`. A model with blocks of its own (BD3-LM)
+                writes those, from the beginning of the row, and takes no other.
             cache: "none", "exact" (the default for an ARM), or with a block "prefix" or "dual" (MDM): faster passes.
             on_record: called with the record of all that was done, for `anyorder.trace`.
             on_cache_error: called with what the cache changed in each pass; asks without the cache too, hence slow.
@@ -228,18 +229,25 @@ class LanguageModel:
             raise ValueError(f"guidance={guidance[0]}: an {what} model was never shown a masked prompt; use 0")
         if self.kind == "ilm" and cache not in (None, "none"):
             raise ValueError(f"cache={cache!r}: an insertion moves and changes all the model has read; use 'none'")
+        own = own_block(self.model)
         values: dict[str, float | None] = {
             "num_steps": num_steps,
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
-            "block": block,
+            "block": block_to_write(self.model, block),
         }
         if stride is not None:
+            if own is not None:
+                raise ValueError(
+                    f"stride={stride}: would move the model's blocks of {own} tokens; leave it out and write up to "
+                    f"{self.max_length} tokens"
+                )
             values |= {"window": self.max_length, "stride": stride}
         named: dict[str, object] = {"name": self._name(sampler)}
         named |= {"guidance": guidance[0], "guidance_interval": guidance[1]}
         named["cache"] = DEFAULT_CACHE[self.kind] if cache is None else cache
+        named["aligned"] = own is not None
         named["gaps"] = None if gaps is None else [(gap.least, gap.most) for gap in gaps]
         settings = parse_config(Settings, {**named, **values}, source="sampler")
         settings.build()

@@ -35,15 +35,14 @@ def log_probs(logits: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
 def log_prob_of(logits: Float[Tensor, "N V"], tokens: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Log-probability of one named token per row, nats, float64, without a float64 copy of the logits.
 
-    Exact to float64 for float64 logits, to 1e-7 nats otherwise.
+    Exact to float64 for float64 logits, to 1e-7 nats otherwise; near 0, where the token is all but certain, to 1e-6 of
+    its own size (`rest`).
     """
     out = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
     for rows in _chunks(logits):
-        x = wide(logits[rows])
-        top = x.amax(-1, keepdim=True)
-        mass = _blocks((x - top).exp_()).sum(-1, dtype=torch.float64)
+        x = below_top(logits[rows])
         chosen = x.gather(-1, tokens[rows, None]).squeeze(-1)
-        out[rows] = chosen.double() - top.squeeze(-1).double() - mass.log()
+        out[rows] = chosen.double() - rest(x).log1p()
     return out
 
 
@@ -56,12 +55,26 @@ def entropy(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
 def below_top(logits: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
     """Logits less the largest of their row, at least float32: unnormalised log-probabilities <= 0."""
     x = wide(logits)
-    return x - x.amax(-1, keepdim=True)
+    return x - x.max(-1, keepdim=True).values  # not amax: among equals the gradient must go where `rest` leaves one out
 
 
 def total(mass: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     """Row sums, float64: of blocks in the dtype of `mass`, then of the blocks in float64."""
     return _blocks(mass).sum(-1, dtype=torch.float64)
+
+
+def rest(below: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+    """(1 - p) / p for the largest probability p of each row, float64: the sum over all tokens but the first of the top.
+
+    Summed without the top's own 1, beside which float32 loses everything below 6e-8: log p = -log1p(rest) tells
+    p = 1 - 1e-9 from 1 - 1e-20.
+
+    Args:
+        below: `below_top` of the logits.
+    """
+    top = below.max(-1, keepdim=True)
+    others = below.scatter(-1, top.indices, -math.inf).exp()
+    return total(others) + 0.0 * top.values.squeeze(-1).double()  # nan where the row has one
 
 
 def greedy(logits: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:
@@ -94,11 +107,14 @@ def top_k(logits: Float[Tensor, "N V"], k: int) -> Float[Tensor, "N V"]:
     return logits.masked_fill(logits < least, -math.inf)
 
 
-def top_p(logits: Float[Tensor, "N V"], p: float) -> Float[Tensor, "N V"]:
+def top_p(logits: Float[Tensor, "N V"], p: float, *, crossing: bool = True) -> Float[Tensor, "N V"]:
     """Nucleus: the most likely tokens whose mass reaches p, the rest -inf.
 
     The token that crosses p is KEPT, so the nucleus holds at least p and is never empty; equal tokens enter by id.
 
+    Args:
+        crossing: False drops the token that crosses p, so that the nucleus holds at most p; of an empty one the most
+            likely token is kept. So do the public codes of MDLM, BD3-LM, ReMDM and ILM.
     Raises:
         ValueError: p outside (0, 1].
     Source:
@@ -110,7 +126,9 @@ def top_p(logits: Float[Tensor, "N V"], p: float) -> Float[Tensor, "N V"]:
         return logits
     ranked, order = log_probs(logits).sort(stable=True, dim=-1, descending=True)
     mass = ranked.exp()
-    outside = (mass.cumsum(-1) - mass) >= p  # the mass before this token already reaches p
+    upto = mass.cumsum(-1)
+    outside = (upto - mass) >= p if crossing else upto > p  # without it, or with it
+    outside[..., 0] = False
     return logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), -math.inf)
 
 

@@ -10,6 +10,7 @@ from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
 from anyorder.evaluation.subject import Subject, canvas_of, stream
 from anyorder.models.cache import with_cache
+from anyorder.models.network import block_to_write, own_block
 from anyorder.models.transformer import Transformer
 from anyorder.samplers.base import generate
 from anyorder.samplers.presets import make_sampler
@@ -31,7 +32,7 @@ class Writing:
         max_gen_toks: tokens written at most; for a masked model the masks of its canvas. Fewer where the model reads no
             more (`room_for`).
         temperature, top_k, top_p, sampler, num_steps, block: as in `make_sampler`; temperature 0 is greedy. The sampler
-            of a masked model is "top-prob" by default.
+            of a masked model is "top-prob" by default; one with blocks of its own (BD3-LM) writes those.
         guidance: scale of unsupervised classifier-free guidance.
     Raises:
         ValueError: max_gen_toks < 1, or an empty stop string.
@@ -180,7 +181,8 @@ def _write(
         temperature=writing.temperature,
         top_k=writing.top_k,
         top_p=writing.top_p,
-        block=writing.block,
+        block=block_to_write(subject.model, writing.block),
+        aligned=own_block(subject.model) is not None,
     )
 
     eos = vocab.eos_id

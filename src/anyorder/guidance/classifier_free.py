@@ -10,6 +10,7 @@ from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Vocab, put_rows, take_rows
 
 CURVES = ("constant", "rising", "falling")
+MOST = 1e6  # times a difference of log-probabilities this still fits float32
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ClassifierFree:
         low, high: guide while low < (share of the row's unwritten positions) <= high.
         curve: w itself, or w times the share written ("rising") or unwritten ("falling").
     Raises:
-        ValueError: scale < 0, no 0 <= low < high <= 1, an unknown way or curve.
+        ValueError: scale outside [0, `MOST`], no 0 <= low < high <= 1, an unknown way or curve.
     Source:
         arXiv:2410.18514, section 4 (unsupervised: masked); arXiv:2207.12598 (trained for it); arXiv:2503.07197
         (intervals).
@@ -41,8 +42,11 @@ class ClassifierFree:
     curve: str = "constant"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.scale < float("inf"):
-            raise ValueError(f"guidance.scale={self.scale}: must be >= 0 and finite; 0 is the model itself")
+        if not 0.0 <= self.scale <= MOST:
+            raise ValueError(
+                f"guidance.scale={self.scale}: must be >= 0 and at most {MOST:g}, beyond which logits overflow; 0 is "
+                "the model itself, and published scales are below 10"
+            )
         if not 0.0 <= self.low < self.high <= 1.0:
             raise ValueError(
                 f"guidance.low={self.low}, guidance.high={self.high}: must be 0 <= low < high <= 1, shares of a row"

@@ -51,6 +51,26 @@ def kind_of(config: NetworkConfig) -> str:
     return "arm" if config.causal else "mdm"
 
 
+def own_block(model: object) -> int | None:
+    """Tokens of the blocks that a network writes one after the other, as its attention was trained; None: any order."""
+    return model.config.block if isinstance(model, DiT) else None
+
+
+def block_to_write(model: object, block: int | None) -> int | None:
+    """The block to write with: the network's own if it has one.
+
+    Raises:
+        ValueError: another block than its own.
+    """
+    own = own_block(model)
+    if own is not None and block not in (None, own):
+        raise ValueError(
+            f"block={block}: the model's attention was trained on blocks of {own} tokens and it writes these; leave "
+            "block out"
+        )
+    return own if block is None else block
+
+
 def fields_of(config: NetworkConfig) -> dict[str, Any]:
     """Its fields, as `config_of` reads them."""
     named = "dit" if isinstance(config, DitConfig) else "ilm" if isinstance(config, IlmConfig) else None

@@ -11,6 +11,7 @@ from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser, Sampler, Scorable
 from anyorder.core.types import Canvas, Carry, Sample, Step, Vocab, Write, put_rows, take_rows
 from anyorder.samplers.passes import Passes
+from anyorder.samplers.token import NO_DISTRIBUTION
 
 
 def steps(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Iterator[Step]:
@@ -21,7 +22,8 @@ def steps(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) ->
     to stream; stop iterating to stop.
 
     Raises:
-        RuntimeError: a step neither wrote to a live row nor advanced its step number: it would repeat for ever.
+        RuntimeError: a step neither wrote to a live row nor advanced its step number: it would repeat for ever; or the
+            model's logits are no distribution.
     """
     carry = sampler.init(canvas, vocab=model.vocab)
     passes = Passes(model)
@@ -123,7 +125,11 @@ def _advance(
         part = sampler.step(model, take_rows(canvas, rows), before, noise=noise)
         step = put_rows(idle(canvas, carry, moves=part.origin is not None), rows, part)
     went_on = part.carry.step > before.step
-    if not (bool(went_on.all()) or bool((went_on | part.wrote.any(-1)).all())):
+    if bool(went_on.all() & (part.canvas.x >= 0).all()):  # one look at the device for both
+        return step
+    if bool((part.canvas.x < 0).any()):  # what `categorical.draw` gives where there is nothing to draw from
+        raise RuntimeError(NO_DISTRIBUTION)
+    if not bool((went_on | part.wrote.any(-1)).all()):
         raise RuntimeError(
             f"{type(sampler).__name__}: a step wrote nothing and did not advance carry.step, so it would repeat for "
             "ever; advance carry.step in every step"

@@ -22,14 +22,18 @@ class Blockwise:
     have any length and lie anywhere. Rows move on independently. The inner sampler starts anew in each block, so its
     num_steps are steps per block; its noise is named by position, and blocks share none.
 
+    Args:
+        aligned: blocks begin at the multiples of `block` in the row instead, prompt included: a prompt that ends within
+            a block is the first part of it. For models whose attention has such blocks.
     Raises:
         ValueError: block < 1.
     Source:
-        arXiv:2502.09992 (LLaDA), semi-autoregressive remasking.
+        arXiv:2502.09992 (LLaDA), semi-autoregressive remasking; aligned: arXiv:2503.09573 (BD3-LM).
     """
 
     inner: Sampler
     block: int
+    aligned: bool = False
 
     paper: ClassVar[str] = "arXiv:2502.09992"
 
@@ -56,6 +60,8 @@ class Blockwise:
 
     def _blocks(self, canvas: Canvas) -> Int[Tensor, "B L"]:
         """The number of each position's block."""
+        if self.aligned:
+            return torch.arange(canvas.x.shape[1], device=canvas.x.device).expand(canvas.x.shape) // self.block
         return (writable(canvas).cumsum(-1) - 1) // self.block
 
 

@@ -101,7 +101,9 @@ class InsertMasks:
         row, position = masks.nonzero(as_tuple=True)
         u = noise.at("token").uniform(canvas.row_id[row], carry.step[row], position)
         token, logp = self.token(said.at(masks), u)
-        shown = dataclasses.replace(canvas, x=canvas.x.index_put((row, position), token))
+        broken = said.stop.isnan() | said.log_rate.isnan().any(-1)  # would grow for ever: `steps` refuses the -1
+        x = canvas.x.index_put((row, position), token).masked_fill(broken[:, None], -1)
+        shown = dataclasses.replace(canvas, x=x)
         new_masks = torch.full((int(gaps.sum()),), model.vocab.mask_id, device=gaps.device)
         grown, _, origin = insert(shown, torch.zeros_like(canvas.x), gaps, new_masks)
         logp_there = torch.zeros_like(said.log_rate).masked_scatter(masks, logp)

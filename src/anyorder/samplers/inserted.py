@@ -44,10 +44,13 @@ def read(model: Denoiser, canvas: Canvas) -> Reading:
     width = int(canvas.valid.sum(-1).max())  # what is padding in every row is not read
     logits = model(columns(canvas, width), asked[:, :width])
     number = (asked.flatten().cumsum(0) - 1).view_as(asked)
+    stop = logits[number[:, 0], eos].double()
     scores = logits[open_[asked]].index_fill(-1, torch.tensor([eos], device=logits.device), -torch.inf)
+    broken = stop.isnan()[open_.nonzero()[:, 0], None]  # would never end a row: refused with the next draw
+    scores = scores.masked_fill(broken, torch.nan)
     mass = torch.full(open_.shape, -torch.inf, dtype=torch.float64, device=logits.device)
     mass = mass.masked_scatter(open_, torch.logsumexp(wide(scores), -1).double())
-    return Reading(open_, scores, mass, logits[number[:, 0], eos].double())
+    return Reading(open_, scores, mass, stop)
 
 
 def opened(

@@ -1,9 +1,10 @@
 """The samplers of insertion models, by name. Their settings are those of `Insert`; 0 means what it leaves out."""
 
+import dataclasses
 from collections.abc import Mapping
 
 from anyorder.samplers.insertion import Insert
-from anyorder.samplers.preset import Preset
+from anyorder.samplers.preset import Preset, flag, whole
 from anyorder.samplers.token import TokenRule
 
 DRAWN: Mapping[str, float] = {
@@ -12,26 +13,30 @@ DRAWN: Mapping[str, float] = {
     "position_top_k": 0.0,
     "position_top_p": 1.0,
     "at_once": 1.0,
+    "crossing": 1.0,  # whether top-p keeps the token that crosses p
 }
+EVEN = 0.5  # where the stop becomes likelier than going on
 
 
 def _insert(token: TokenRule, given: Mapping[str, float]) -> Insert:
-    """Values that are no good are refused by name: ValueError."""
+    """Temperature 0 is greedy in all three draws: the likeliest position and token, and a stop at even odds.
+
+    Raises:
+        ValueError: a value outside its range, by name.
+    """
+    greedy, crossing = token.temperature == 0.0, flag("crossing", given)
     try:
         position = TokenRule(
-            temperature=given["position_temperature"],
-            top_k=_whole("position_top_k", given),
+            temperature=0.0 if greedy else given["position_temperature"],
+            top_k=whole("position_top_k", given),
             top_p=given["position_top_p"],
+            crossing=crossing,
         )
     except ValueError as error:
         raise ValueError(str(error).replace("sampler.t", "sampler.position_t")) from None
-    return Insert(position, token, stop=given["stop"] or None, at_once=_whole("at_once", given))
-
-
-def _whole(key: str, given: Mapping[str, float]) -> int:
-    if not given[key].is_integer():
-        raise ValueError(f"sampler: {key}={given[key]:g}: must be a whole number")
-    return int(given[key])
+    token = dataclasses.replace(token, crossing=crossing)
+    stop = given["stop"] or (EVEN if greedy else None)
+    return Insert(position, token, stop=stop, at_once=whole("at_once", given))
 
 
 INSERTING: dict[str, Preset] = {
@@ -47,6 +52,6 @@ INSERTING: dict[str, Preset] = {
         paper="arXiv:2505.05755",
         about="as published: the likeliest position, an end where its chance is 0.9 (texts: --top-p 0.2 to 0.9 too)",
         nfe="at most L + 1",
-        settings={**DRAWN, "stop": 0.9, "position_top_k": 1.0},
+        settings={**DRAWN, "stop": 0.9, "position_top_k": 1.0, "crossing": 0.0},
     ),
 }

@@ -47,6 +47,8 @@ class Insert:
 
     Without truncation, position first and then token is the joint softmax of the training objective.
 
+    At temperature 0 of both and a number for `stop` nothing is drawn, and every log-probability is 0.
+
     Args:
         position, token: temperature, top-k and top-p of either draw; over positions, and over the tokens of one.
         stop: None draws the stop with its chance; a number in (0, 1) stops when the chance reaches it.
@@ -184,6 +186,7 @@ class Insert:
             place = torch.arange(mass.shape[1], device=mass.device)
             u = noise.at("race").uniform(canvas.row_id[rows][:, None], carry.step[rows][:, None], place)
             score = log_probs(self.position.law(score)) - torch.log(-torch.log(u))
-        many = torch.minimum((score > -torch.inf).sum(-1).clamp(max=self.at_once), room_of(canvas)[rows])
-        ranks = score.argsort(-1, descending=True).argsort(-1)
+        possible = (mass[rows] != -torch.inf) & (score != -torch.inf)  # nan too, to be refused when its token is drawn
+        many = torch.minimum(possible.sum(-1).clamp(max=self.at_once), room_of(canvas)[rows])
+        ranks = score.masked_fill(~possible, -torch.inf).argsort(dim=-1, descending=True, stable=True).argsort(-1)
         return chosen.index_put((rows,), ranks < many[:, None]), logp

@@ -12,7 +12,7 @@ from anyorder.core.categorical import log_prob_of
 from anyorder.samplers.certainty import certainty
 from anyorder.samplers.count import check_num_steps
 from anyorder.samplers.look import Look
-from anyorder.samplers.position import TIE, best
+from anyorder.samplers.position import best
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Best:
         written, log_eta = scores_of(look, self._judged(look)), math.log(self.eta) if self.eta else -torch.inf
         score = certainty(look, "drawn").masked_scatter(look.written, written + log_eta).clamp(min=LEAST)
         either = look.open | look.written
-        return best(score, either.sum(-1) - self._masked(either.sum(-1), look), allowed=either, tie=TIE)
+        return best(score, either.sum(-1) - self._masked(either.sum(-1), look), allowed=either)
 
     def _judged(self, look: Look) -> Int[Tensor, " N"]:
         """The token that each written position is judged by."""
@@ -117,7 +117,7 @@ class LowestConfidence:
         if self.only_if == "fallen":
             assert look.carry.logp is not None
             same = look.redrawn == look.canvas.x[look.written]
-            fallen = scores_of(look, look.redrawn) < look.carry.logp[look.written] - TIE
+            fallen = scores_of(look, look.redrawn) < look.carry.logp[look.written]
             back = back & torch.zeros_like(back).masked_scatter(look.written, same & fallen)
         return look.canvas.x.masked_fill(back, look.model.vocab.mask_id)
 

@@ -1,5 +1,6 @@
 """Position rules: which open positions a row writes in a step."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,6 @@ from anyorder.samplers.adaptive import EntropyBound, Factor, Threshold
 from anyorder.samplers.certainty import SCORES, certainty, log_moment, of_law, spread
 from anyorder.samplers.look import CountRule, Look, PositionRule
 
-TIE = 1e-4  # nats
 COLD = 1e-9  # stands for noise 0 at the end of annealing: the race then goes to the highest score
 
 
@@ -40,37 +40,51 @@ class LeftToRight:
 class Confidence:
     """The k open positions of which the network is surest, the leftmost among equals.
 
-    Equal means within TIE: a network's rounding depends on the batch, and one with rotary positions says the same at
-    every position of a row of masks, so that rounding alone would choose.
+    Equal means equal in float64: a tolerance would order a confident model, whose probabilities differ in the ninth
+    digit, from left to right. Where a network cannot tell positions apart (a row of nothing but masks, with rotary
+    positions), its rounding chooses, as in the public code of these samplers. Rows that read the same share one
+    forward pass (`passes.py`), so a row still comes out the same alone and among rows that begin alike; kernels that
+    round otherwise, such as another device's, may begin elsewhere.
 
     Args:
-        score: a name of `certainty.SCORES`, taken of the model's own law, before temperature and truncation; or
-            "drawn", the log-probability of the drawn token, for samplers that draw first.
+        score: a name of `certainty.SCORES`; or "drawn", the log-probability of the drawn token, for samplers that draw
+            first.
+        shaped: score the distribution that tokens are drawn from, after temperature and truncation (at temperature 0:
+            after truncation), instead of the model's own.
+        eos_last: score "drawn" by the distribution without the end of document: where that was drawn, the position
+            comes last.
+        without: other token ids to treat so; one beyond the vocabulary names no token.
         noise: times a Gumbel variable added to the score (to its exponential where `linear`); 0 for none.
         anneal: let the noise fall linearly to 0 over so many steps; 0 keeps it.
         linear: score "prob" and "drawn" by the probability itself, not its logarithm; it matters only with noise.
     Raises:
-        ValueError: a score that does not exist, or noise < 0.
+        ValueError: a score that does not exist, noise < 0 or not finite, or `eos_last` for another score.
     Source:
         arXiv:2502.06768, section 4 (max-probability, margin); arXiv:2202.04200 (MaskGIT: drawn, annealed noise);
-        arXiv:2502.09992 (LLaDA: drawn); Dream's `alg_temp` is `linear` noise: Gumbel top-k draws without replacement.
+        arXiv:2502.09992 (LLaDA: drawn; `eos_last`: its appendix B.4); Dream scores `shaped`, and its `alg_temp` is
+        `linear` noise: Gumbel top-k draws without replacement.
     """
 
     score: str = "prob"
     noise: float = 0.0
     anneal: int = 0
     linear: bool = False
+    shaped: bool = False
+    eos_last: bool = False
+    without: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.score not in (*SCORES, "drawn"):
             raise ValueError(f"sampler.score={self.score!r}: must be one of {', '.join([*SCORES, 'drawn'])}")
-        if not self.noise >= 0.0:
-            raise ValueError(f"sampler.noise={self.noise}: must be >= 0; 0 takes the surest")
+        if not 0.0 <= self.noise < math.inf:
+            raise ValueError(f"sampler.noise={self.noise}: must be >= 0 and finite; 0 takes the surest")
+        if (self.eos_last or self.without) and self.score != "drawn":
+            raise ValueError(f"sampler.eos_last={self.eos_last}: judges drawn tokens; use score='drawn'")
 
     def weights(self, look: Look) -> Float[Tensor, "B L"] | None:
         if not self.noise:
             return None
-        score = certainty(look, self.score)
+        score = self._score(look)
         if self.linear and self.score in ("prob", "drawn"):
             score = score.exp().masked_fill(~look.open, -torch.inf)
         left = torch.ones_like(look.left, dtype=torch.float64)
@@ -80,9 +94,16 @@ class Confidence:
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         weights = self.weights(look)
-        if weights is None:
-            return best(certainty(look, self.score), k, allowed=look.open, tie=TIE)
-        return best(weights + look.gumbel, k, allowed=look.open)
+        if weights is not None:
+            return best(weights + look.gumbel, k, allowed=look.open)
+        if self.score == "margin":  # its logarithm tells leads near 1 apart
+            return best(certainty(look, "log_margin", shaped=self.shaped), k, allowed=look.open)
+        return best(self._score(look), k, allowed=look.open)
+
+    def _score(self, look: Look) -> Float[Tensor, "B L"]:
+        eos_id = look.model.vocab.eos_id if self.eos_last else None
+        without = self.without if eos_id is None else (eos_id, *self.without)
+        return certainty(look, self.score, shaped=self.shaped, without=without)
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,7 @@ class HighestEntropy:
         return None
 
     def __call__(self, look: Look, k: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-        return best(-certainty(look, "entropy"), k, allowed=look.open, tie=TIE)
+        return best(-certainty(look, "entropy"), k, allowed=look.open)
 
 
 @dataclass(frozen=True)
@@ -108,7 +129,7 @@ class Moment:
     must have temperature 1/beta (the preset "moment" sets it).
 
     Raises:
-        ValueError: beta <= 0.
+        ValueError: beta <= 0 or not finite.
     Source:
         arXiv:2510.04525 (moment sampler); MaskGIT's noise alpha is beta = 1 + 1/alpha.
     """
@@ -116,8 +137,8 @@ class Moment:
     beta: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.beta > 0.0:
-            raise ValueError(f"sampler.beta={self.beta}: must be > 0; 1 chooses positions uniformly")
+        if not 0.0 < self.beta < math.inf:
+            raise ValueError(f"sampler.beta={self.beta}: must be > 0 and finite; 1 chooses positions uniformly")
 
     def weights(self, look: Look) -> Float[Tensor, "B L"]:
         return spread(look, of_law(look, lambda logits: log_moment(logits, self.beta)))
@@ -126,20 +147,14 @@ class Moment:
         return best(self.weights(look) + look.gumbel, k, allowed=look.open)
 
 
-def best(
-    score: Float[Tensor, "B L"], k: Int[Tensor, " B"], *, allowed: Bool[Tensor, "B L"], tie: float = 0.0
-) -> Bool[Tensor, "B L"]:
-    """The k allowed positions of highest score in each row (all of them if there are fewer).
+def best(score: Float[Tensor, "B L"], k: Int[Tensor, " B"], *, allowed: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The k allowed positions of highest score in each row (all of them if there are fewer), the leftmost among equals.
 
-    Args:
-        tie: scores this close to the k-th best count as equal to it; among equals the leftmost win.
+    There are always k, whatever the scores: a nan ranks first, so that it is refused when its token is drawn.
     """
-    ranked = score.masked_fill(~allowed, -torch.inf).topk(min(max(int(k.max()), 1), score.shape[-1])).values
-    last = (k[:, None] - 1).clamp(0, ranked.shape[-1] - 1)
-    least = torch.where(k[:, None] > 0, ranked.gather(-1, last), torch.inf)
-    sure = allowed & (score > least + tie)
-    equal = allowed & ((score - least).abs() <= tie)
-    return sure | (equal & (equal.cumsum(-1) <= (k - sure.sum(-1))[:, None]))
+    possible = score.clamp(min=torch.finfo(score.dtype).min)  # -inf among the allowed stays above what is not
+    order = possible.masked_fill(~allowed, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    return allowed & (order.argsort(-1) < k[:, None])
 
 
 def check_together(count: CountRule, position: PositionRule, order: str) -> None:

@@ -54,6 +54,20 @@ class Preset:
         return ", ".join(parts)
 
 
+def whole(key: str, given: Mapping[str, float]) -> int:
+    """A setting that is a whole number; ValueError otherwise."""
+    if not given[key].is_integer():
+        raise ValueError(f"sampler: {key}={given[key]:g}: must be a whole number")
+    return int(given[key])
+
+
+def flag(key: str, given: Mapping[str, float]) -> bool:
+    """A setting that is 0 or 1; ValueError otherwise."""
+    if given[key] not in (0.0, 1.0):
+        raise ValueError(f"sampler: {key}={given[key]:g}: must be 0 (no) or 1 (yes)")
+    return bool(given[key])
+
+
 def in_short(value: Any) -> str:
     """A dataclass as its name, its first field and those that are not at their defaults; floats in few digits."""
     if isinstance(value, float):

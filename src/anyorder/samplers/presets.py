@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from anyorder.samplers.inserting import INSERTING
 from anyorder.samplers.insertion import Insert, Room
 from anyorder.samplers.look import CountRule
 from anyorder.samplers.position import Confidence, HighestEntropy, LeftToRight, Moment, Uniform
-from anyorder.samplers.preset import ANCESTRAL_STEPS, Preset
+from anyorder.samplers.preset import ANCESTRAL_STEPS, Preset, flag, whole
 from anyorder.samplers.revising import REVISING
 from anyorder.samplers.schedules import read_schedule
 from anyorder.samplers.sliding import Sliding
@@ -28,6 +29,7 @@ from anyorder.samplers.unmask import Unmask
 GROUPS = 64
 MDLM_STEPS = 1000
 MASKGIT_STEPS = 12
+LLADA_EOT = 126348.0  # LLaDA's <|eot_id|>, which ends a turn of a chat
 
 
 def _one_or_binomial(num_steps: int | None) -> CountRule:
@@ -41,6 +43,15 @@ def _one_or_quota(num_steps: int | None, curve: str = "even") -> CountRule:
 def _cooled(token: TokenRule, beta: float) -> TokenRule:
     """The token rule at temperature 1/beta of what it was."""
     return dataclasses.replace(token, temperature=token.temperature / beta)
+
+
+def _low_confidence(num_steps: int | None, token: TokenRule, given: Mapping[str, float]) -> Unmask:
+    """LLaDA's low-confidence remasking with the two switches of its evaluation."""
+    eos_last = flag("confidence_eos_eot_inf", given)
+    without = (whole("eot", given),) if eos_last else ()
+    position = Confidence("drawn", given["noise"], eos_last=eos_last, without=without)
+    never_eos = flag("logits_eos_inf", given)
+    return Unmask(_one_or_quota(num_steps), position, token, order="draw_first", never_eos=never_eos)
 
 
 PRESETS: dict[str, Preset] = {
@@ -80,11 +91,24 @@ PRESETS: dict[str, Preset] = {
         paced=True,
     ),
     "llada-random": Preset(
-        build=lambda num_steps, token, given: Unmask(_one_or_quota(num_steps), Uniform(), token),
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_quota(num_steps), Uniform(), token, never_eos=flag("logits_eos_inf", given)
+        ),
         paper="arXiv:2502.09992",
         about="LLaDA's random remasking: uniformly random order, one per pass, or equal groups in N steps",
         nfe="L, or at most N",
         paced=True,
+        settings={"logits_eos_inf": 0.0},
+    ),
+    "bd3-lm": Preset(
+        build=lambda num_steps, token, given: Unmask(
+            _one_or_quota(num_steps), Uniform(), dataclasses.replace(token, crossing=flag("crossing", given))
+        ),
+        paper="arXiv:2503.09573",
+        about="BD3-LM: first-hitting in each of its blocks; top-p drops the token that crosses p, as its code does",
+        nfe="L, or at most N per block",
+        paced=True,
+        settings={"crossing": 0.0},
     ),
     "top-prob": Preset(
         build=lambda num_steps, token, given: Unmask(
@@ -145,19 +169,17 @@ PRESETS: dict[str, Preset] = {
         settings={"gamma": 0.1},
     ),
     "low-confidence": Preset(
-        build=lambda num_steps, token, given: Unmask(
-            _one_or_quota(num_steps), Confidence("drawn", given["noise"]), token, order="draw_first"
-        ),
+        build=lambda num_steps, token, given: _low_confidence(num_steps, token, given),
         paper="arXiv:2502.09992",
         about="LLaDA: draw everywhere, keep the likeliest draws: one per pass, or equal groups in N steps",
         nfe="L, or at most N",
         paced=True,
-        settings={"noise": 0.0},
+        settings={"noise": 0.0, "logits_eos_inf": 0.0, "confidence_eos_eot_inf": 0.0, "eot": LLADA_EOT},
     ),
     "dream-maskgit-plus": Preset(
         build=lambda num_steps, token, given: Unmask(
             _one_or_quota(num_steps, "dream"),
-            Confidence("drawn", given["alg_temp"], linear=True),
+            Confidence("drawn", given["alg_temp"], linear=True, shaped=True),
             token,
             order="draw_first",
         ),
@@ -169,7 +191,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "dream-margin": Preset(
         build=lambda num_steps, token, given: Unmask(
-            _one_or_quota(num_steps, "dream"), Confidence("margin", given["alg_temp"], linear=True), token
+            _one_or_quota(num_steps, "dream"), Confidence("margin", given["alg_temp"], linear=True, shaped=True), token
         ),
         paper="arXiv:2508.15487",
         about="Dream's topk_margin: largest lead first, in N steps of Dream's own plan",
@@ -179,7 +201,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "dream-entropy": Preset(
         build=lambda num_steps, token, given: Unmask(
-            _one_or_quota(num_steps, "dream"), Confidence("entropy", given["alg_temp"], linear=True), token
+            _one_or_quota(num_steps, "dream"), Confidence("entropy", given["alg_temp"], linear=True, shaped=True), token
         ),
         paper="arXiv:2508.15487",
         about="Dream's entropy: lowest entropy first, in N steps of Dream's own plan",
@@ -236,6 +258,7 @@ def make_sampler(
     top_k: int = 0,
     top_p: float = 1.0,
     block: int | None = None,
+    aligned: bool = False,
     window: int | None = None,
     stride: int | None = None,
     gaps: Sequence[Room] | None = None,
@@ -245,7 +268,7 @@ def make_sampler(
     Args:
         name: a key of `EVERY_PRESET`, with settings of its own if wanted: "threshold:tau=0.8"; or the .json file of a
             schedule that `anyorder rl` has learned.
-        block: write block by block, so many positions each; num_steps are then per block.
+        block, aligned: write block by block, so many positions each, as in `Blockwise`; num_steps are then per block.
         window, stride: the network reads `window` positions, which slide along the row by `stride`.
         gaps: of a sampler that inserts, as in `Insert`.
     Raises:
@@ -272,7 +295,7 @@ def make_sampler(
     if gaps is not None:
         raise ValueError(f"sampler.gaps: {name} writes as many tokens as there are masks; leave it out")
     if block is not None:
-        sampler = Blockwise(sampler, block)
+        sampler = Blockwise(sampler, block, aligned)
     if stride is None:
         return sampler
     if window is None:
@@ -332,4 +355,6 @@ def _settings(spec: str, given: Mapping[str, str], known: Mapping[str, float]) -
             numbers[key] = float(value)
         except ValueError:
             raise ValueError(f"sampler={spec!r}: {key}={value!r} is no number; give one") from None
+        if not math.isfinite(numbers[key]):
+            raise ValueError(f"sampler={spec!r}: {key}={value} must be finite; published is {known[key]:g}")
     return numbers

@@ -136,7 +136,7 @@ class Steered:
         gumbel = _spread(look.open, -torch.log(-torch.log(race)))
         k = self.how_many(look, setting)
         if self.order == "draw_first":
-            token = draw(law, u)
+            token = draw(law, u)  # -1 where there is nothing to draw from, which `steps` refuses
             weights = self.weights(look.open, setting, logits, law, token)
             drawn, drawn_law = look.open, law
             kept = best(weights + gumbel, k, allowed=look.open)
@@ -148,7 +148,7 @@ class Steered:
         return Decision(
             setting=setting,
             token=torch.full_like(canvas.x, -1).masked_scatter(drawn, token),
-            logp=torch.zeros_like(weights).masked_scatter(drawn, log_prob_of(drawn_law, token)),
+            logp=torch.zeros_like(weights).masked_scatter(drawn, log_prob_of(drawn_law, token.clamp(min=0))),
             kept=kept,
             rank=ranked(weights + gumbel, kept),
             weights=weights,
@@ -184,7 +184,7 @@ class Steered:
         judged = law if self.tempered else logits
         if self.order == "draw_first":
             assert token is not None
-            score = log_prob_of(judged, token)
+            score = log_prob_of(judged, token.clamp(min=0))
         elif self.score == "none":
             score = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
         else:

@@ -9,6 +9,11 @@ from torch import Tensor
 
 from anyorder.core import categorical
 
+NO_DISTRIBUTION = (
+    "the model's logits are nan, +inf or all -inf at a position to be written, so there is no distribution to draw a "
+    "token from; lower the guidance if there is any, compute in float32, or check that the weights are finite"
+)
+
 
 @dataclass(frozen=True)
 class TokenRule:
@@ -18,6 +23,7 @@ class TokenRule:
         temperature: tau of p^(1/tau); 0 takes the most likely token (its log-probability is then 0: nothing is drawn).
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens with at least this mass; 1 keeps all.
+        crossing: whether the token with which the mass reaches top_p is kept, as in `categorical.top_p`.
     Raises:
         ValueError: a value outside its range.
     """
@@ -25,6 +31,7 @@ class TokenRule:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    crossing: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < math.inf:
@@ -46,9 +53,13 @@ class TokenRule:
         if self.temperature == 0.0:
             chosen = categorical.greedy(logits)[:, None]
             return torch.full_like(logits, -math.inf).scatter(-1, chosen, 0.0)
-        scaled = logits if self.temperature == 1.0 else categorical.temperature(logits, self.temperature)
+        return self.shape(logits)
+
+    def shape(self, logits: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """Logits after temperature and truncation; at temperature 0, which has no distribution, after truncation."""
+        scaled = logits if self.temperature in (0.0, 1.0) else categorical.temperature(logits, self.temperature)
         kept = categorical.top_k(scaled, self.top_k) if self.top_k else scaled
-        return categorical.top_p(kept, self.top_p)
+        return categorical.top_p(kept, self.top_p, crossing=self.crossing)
 
     def __call__(
         self, logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]
@@ -56,13 +67,13 @@ class TokenRule:
         """Tokens and their log-probabilities (nats, float64), one uniform each.
 
         Raises:
-            RuntimeError: a row of logits is no law: nan, +inf, or nothing above -inf.
+            RuntimeError: a row of logits is no distribution: nan, +inf, or nothing above -inf.
         """
         if self.temperature == 0.0:
-            token = torch.where(logits.isnan().any(-1), -1, categorical.greedy(logits))
+            token = torch.where(logits.amax(-1).isfinite(), categorical.greedy(logits), -1)
             logp = torch.zeros_like(u)
         else:
             token, logp = categorical.draw_with_log_prob(self.law(logits), u)
         if bool((token < 0).any()):
-            raise RuntimeError("the model's logits are no law: nan, +inf or only -inf at a position to be written")
+            raise RuntimeError(NO_DISTRIBUTION)
         return token, logp

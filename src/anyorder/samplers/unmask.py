@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
@@ -17,7 +17,7 @@ from anyorder.samplers.certainty import certainty
 from anyorder.samplers.chances import count_log_prob, position_log_prob
 from anyorder.samplers.count import One
 from anyorder.samplers.look import CountRule, Look, PositionRule
-from anyorder.samplers.position import Uniform, check_together
+from anyorder.samplers.position import Confidence, Uniform, check_together
 from anyorder.samplers.revise import Keep, ReviseRule, check_paths
 from anyorder.samplers.token import TokenRule
 
@@ -34,8 +34,10 @@ class Unmask:
             law. "draw_first" draws a token at every open position and lets the position rule see them (MaskGIT, LLaDA);
             confident draws are kept more often than they should be, and the law is no longer the model's.
         revise: which written tokens go back to the mask, in the same step and seeing the same canvas as the writing.
+        never_eos: never write the end of document; the model's distribution is taken without it.
     Raises:
-        ValueError: rules that do not go together.
+        ValueError: rules that do not go together; (in `init`) a rule about the end of document, and a vocabulary
+            without it.
     Source:
         arXiv:2409.02908, arXiv:2406.07524, arXiv:2502.06768, arXiv:2503.00307: each is one choice of rules
         (`presets.py`).
@@ -47,6 +49,7 @@ class Unmask:
 
     order: Literal["choose_first", "draw_first"] = "choose_first"
     revise: ReviseRule = field(default_factory=Keep)
+    never_eos: bool = False
 
     paper: ClassVar[str] = "arXiv:2406.07524, arXiv:2409.02908"
 
@@ -58,9 +61,13 @@ class Unmask:
     def exact(self) -> bool:
         """One position at a time, chosen before its token, and tokens from the model's own law."""
         kept = isinstance(self.revise, Keep)
-        return self.count.one_at_a_time and self.order == "choose_first" and self.token.exact and kept
+        alone = self.count.one_at_a_time and self.order == "choose_first"
+        return alone and self.token.exact and kept and not self.never_eos
 
     def init(self, canvas: Canvas, *, vocab: Vocab) -> Carry:
+        eos_last = isinstance(self.position, Confidence) and self.position.eos_last
+        if vocab.eos_id is None and (self.never_eos or eos_last):
+            raise ValueError("sampler: the vocabulary has no end of document to keep back; leave that setting out")
         carry = start(canvas, vocab=vocab)
         if isinstance(self.revise, Keep):
             return carry
@@ -68,7 +75,7 @@ class Unmask:
         return dataclasses.replace(carry, logp=torch.zeros_like(canvas.x, dtype=torch.float64), more=more)
 
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
-        look = Look(model, canvas, carry, noise, self.token)
+        look = Look(self._asked(model), canvas, carry, noise, self.token)
         if isinstance(self.revise, Keep):
             return self._unmask(look)
         revised = self.revise(look)  # first: it may ask about written positions too
@@ -85,11 +92,15 @@ class Unmask:
                 f"sampler.order={self.order!r}, sampler.revise={type(self.revise).__name__}: its steps have no "
                 "likelihood; use order='choose_first' and revise=Keep(), as first-hitting, ancestral, margin or moment"
             )
-        look = Look(model, before, carry, Noise.of(0), self.token)
+        look = Look(self._asked(model), before, carry, Noise.of(0), self.token)
         wrote = look.open & (after.x != before.x)
         where = count_log_prob(self.count, look, wrote.sum(-1)) + position_log_prob(self.position, look, wrote)
         tokens = log_prob_of(self.token.law(look.logits_at(wrote)), after.x[wrote])
         return where + torch.zeros_like(before.x, dtype=torch.float64).masked_scatter(wrote, tokens).sum(-1)
+
+    def _asked(self, model: Denoiser) -> Denoiser:
+        eos_id = model.vocab.eos_id
+        return Without(model, eos_id) if self.never_eos and eos_id is not None else model
 
     def _revise(self, step: Write, look: Look, revised: Int[Tensor, "B L"]) -> Write:
         """The step with what becomes of the tokens that were visible before it; what it wrote is remembered."""
@@ -141,12 +152,37 @@ class Unmask:
         else:
             token, logp = self.token(look.logits_at(chosen), look.token_noise(chosen))
         at = chosen.nonzero(as_tuple=True)
+        if not len(at[0]):  # every row was to write: without this the loop would ask again for ever
+            raise RuntimeError(
+                f"sampler.position={type(self.position).__name__}: chose no position although some are open; a "
+                "position rule must choose k of them, whatever the scores (samplers.position.best does)"
+            )
         return Write(
             canvas=dataclasses.replace(canvas, x=canvas.x.index_put(at, token)),
             carry=dataclasses.replace(carry, step=carry.step + 1),
             wrote=chosen,
             logp=torch.zeros_like(canvas.x, dtype=torch.float64).index_put(at, logp),
         )
+
+
+@dataclass(frozen=True)
+class Without:
+    """A denoiser whose distribution leaves one token out."""
+
+    model: Denoiser
+    token: int
+
+    @property
+    def nfe(self) -> int:
+        return self.model.nfe
+
+    @property
+    def vocab(self) -> Vocab:
+        return self.model.vocab
+
+    def __call__(self, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
+        logits = self.model(canvas, at)
+        return logits.index_fill(-1, torch.tensor([self.token], device=logits.device), -torch.inf)
 
 
 def start(canvas: Canvas, *, vocab: Vocab) -> Carry:

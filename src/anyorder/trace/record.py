@@ -62,6 +62,7 @@ class Settings(_Value):
     top_k: int = 0
     top_p: float = 1.0
     block: int | None = None
+    aligned: bool = False
     window: int | None = None
     stride: int | None = None
     guidance: float = 0.0
@@ -100,6 +101,7 @@ class Settings(_Value):
             top_k=self.top_k,
             top_p=self.top_p,
             block=self.block,
+            aligned=self.aligned,
             window=self.window,
             stride=self.stride,
             gaps=None if self.gaps is None else [Room(least, most) for least, most in self.gaps],
