@@ -106,7 +106,7 @@ PRESETS: dict[str, Preset] = {
         ),
         paper="arXiv:2503.09573",
         about="BD3-LM: first-hitting in each of its blocks; top-p drops the token that crosses p, as its code does",
-        nfe="L, or at most N per block",
+        nfe="L, or at most N",
         paced=True,
         settings={"crossing": 0.0},
     ),
