@@ -173,7 +173,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tiny_runs, tmp_path, capsys):
         [sys.executable, "-m", "anyorder", *words, "--cache", str(cache)], stdout=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    kept, until = cache / "many.jsonl", time.monotonic() + 60
+    kept, until = cache / "many.jsonl", time.monotonic() + 600
     while (not kept.exists() or kept.stat().st_size == 0) and time.monotonic() < until:
         time.sleep(0.01)
     os.kill(job.pid, signal.SIGKILL)

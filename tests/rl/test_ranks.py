@@ -21,7 +21,7 @@ from anyorder.rl.practice import share
 def runs(tmp_path_factory):
     command = [sys.executable, Path(__file__).parent / "rank_runs.py", tmp_path_factory.mktemp("ranks")]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=300)
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=1800)
     return json.loads(done.stdout)
 
 

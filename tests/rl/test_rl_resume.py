@@ -11,7 +11,7 @@ from killed_runs import ITERATIONS, KILLS, MODES
 
 def test_killed_runs_end_with_the_bits_of_one_that_was_not(tmp_path):
     command, env = [sys.executable, Path(__file__).parent / "killed_runs.py", tmp_path], os.environ
-    done = subprocess.run(command, env={**env, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True, timeout=300)
+    done = subprocess.run(command, env={**env, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True, timeout=900)
     runs = json.loads(done.stdout)
     for mode in MODES:
         alone = runs[f"{mode} alone"]

@@ -3,6 +3,7 @@
 import json
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from anyorder.rl.make import make_table
 from anyorder.rl.search import Search
 from anyorder.samplers.schedules import hand
 from anyorder.samplers.steered import Steered
-from anyorder.studies.cogrpo import PILOT, QUICK, TINY, study
+from anyorder.studies import cogrpo
+from anyorder.studies.cogrpo import PILOT, QUICK, TINY, Plan, study
 from anyorder.studies.cogrpo_measure import Exam, Measured, Subject, diversity, examined, interpolated
 from anyorder.studies.cogrpo_report import Curve, checks, pictures, show
 from anyorder.studies.cogrpo_runs import ARMS, BASE, SEARCH
@@ -143,15 +145,25 @@ def test_tables_and_pictures_name_every_arm():
     assert len([e for e in ET.fromstring(svg).iter() if e.tag.endswith("path")]) >= 6
 
 
-def test_the_quick_study_is_made_by_one_command_and_found_again(tmp_path, capsys):
+def small():
+    """The quick plan with a topic, and an arm of each kind."""
+    topic, exam = QUICK.topics[0]
+    topic = replace(topic, arms={"joint": 1, SEARCH: 1}, steps=1, learning=topic.learning | {"iterations": 1})
+    return Plan(((topic, replace(exam, problems=4, fewer=2, hands=("maskgit",))),), together=False)
+
+
+@pytest.mark.parametrize("plan", [small(), pytest.param(QUICK, marks=pytest.mark.slow)], ids=["small", "whole"])
+def test_the_quick_study_is_made_by_one_command_and_found_again(tmp_path, capsys, monkeypatch, plan):
     out = tmp_path / "study"
+    monkeypatch.setattr(cogrpo, "QUICK", plan)
+    monkeypatch.setattr(cogrpo, "IMAGES", 4)
     assert main(["study", "cogrpo", "--quick", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert json.loads(shown.splitlines()[-1]) == {"study": "cogrpo", "out": str(out), "checks": {}}
     held = json.loads((out / "cogrpo.json").read_text())
     assert sorted((m["topic"], m["arm"], m["seed"]) for m in held["measured"]) == sorted(
         (topic.name, arm, seed)
-        for topic, _ in QUICK.topics
+        for topic, _ in plan.topics
         for arm, seeds in ({BASE: max(topic.arms.values())} | topic.arms).items()
         for seed in range(seeds)
     )

@@ -13,8 +13,9 @@ import torch
 
 from anyorder.cli.main import main
 from anyorder.core.noise import Noise
+from anyorder.studies import error_rates
 from anyorder.studies.error_languages import Language, hard_languages, soft_languages
-from anyorder.studies.error_rates import checks, off_one, one_thread
+from anyorder.studies.error_rates import Sizes, checks, off_one, one_thread
 from anyorder.studies.error_runs import Need, Rate, fall, growth, need, power, rate
 from anyorder.studies.error_theory import REACH, Pairs, clock_error, clock_error_of_groups, path_cost, visible_curve
 from anyorder.studies.plot_svg import Line, Plot, line_plots
@@ -26,12 +27,25 @@ SOFT = sparse_laws(3, 3, noise=SEED.at("soft"))
 HARD = sparse_laws(4, 4, noise=SEED.at("hard"), forbidden=1)
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+SMALL = Sizes(
+    tokens=1 << 12,
+    token_lengths=(16, 24),
+    token_steps=(1, 4, 8),
+    sequence_lengths=(8, 16),
+    shares=(1 / 8, 1 / 4, 1 / 2, 1.0),
+    causal=16,
+    points=8,
+)
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("whole", marks=pytest.mark.slow)])
+def quick(request, tmp_path_factory):
     """The quick study: its folder, and the command's lines."""
     out = tmp_path_factory.mktemp("study")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        if request.param == "small":
+            patch.setattr(error_rates, "QUICK", SMALL)
         assert main(["study", "error-rates", "--quick", "--out", str(out)]) == 0
     return out, printed.getvalue().splitlines()
 

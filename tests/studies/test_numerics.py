@@ -11,18 +11,23 @@ import torch
 
 from anyorder.cli.main import main
 from anyorder.core.noise import Noise
+from anyorder.studies import numerics
 from anyorder.studies.numerics import loss, matching_temperature, nats, run_law, zipf
 from anyorder.studies.numerics_draws import by_octave, coarse_draws
 from anyorder.studies.numerics_faulty import JointGumbel, PlainGumbel, lattice_law, lattice_run
 from anyorder.studies.plot_svg import Line, line_plot
 
+SMALL = {"SMALL_VOCAB": 64, "SMALL_BITS": 12, "OUR_STEPS": (16, 64, 64)}  # loses as much in a fifth of the time
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory, tiny_runs):
+
+@pytest.fixture(scope="module", params=["small", pytest.param("whole", marks=pytest.mark.slow)])
+def quick(request, tmp_path_factory, tiny_runs):
     """The quick study with a trained model: its folder, and the command's lines."""
     out = tmp_path_factory.mktemp("study")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        for name, value in SMALL.items() if request.param == "small" else ():
+            patch.setattr(numerics, name, value)
         assert main(["study", "numerics", "--quick", "--out", str(out), "--run", str(tiny_runs.mdm)]) == 0
     return out, printed.getvalue().splitlines()
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,46 +13,65 @@ from anyorder.cli.main import main
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.data.tasks import NaeSat, Sudoku, Zebra
-from anyorder.studies.order import exact_of, trained_checks
-from anyorder.studies.order_runs import ORDERS, Excess, Group, Score, from_nothing, groups, imbalance, scores, task_of
+from anyorder.studies import order as order_study
+from anyorder.studies.order import QUICK, exact_of, trained_checks
+from anyorder.studies.order_runs import (
+    ORDERS,
+    Excess,
+    Group,
+    Score,
+    from_nothing,
+    groups,
+    imbalance,
+    scores,
+    task_of,
+    trained,
+)
 from anyorder.testing.support import Support
 
 NOISE = Noise.of(2)
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """The quick study: its folder, and the command's lines."""
+@pytest.fixture(scope="module", params=["small", pytest.param("whole", marks=pytest.mark.slow)])
+def quick(request, tmp_path_factory):
+    """The quick study of a run and of two that it trains: its folder, the command's lines, and the orders."""
     out = tmp_path_factory.mktemp("order")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert main(["study", "order", "--quick", "--out", str(out)]) == 0
-    return out, printed.getvalue().splitlines()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        if request.param == "small":
+            few = {name: replace(recipe, rows=8, num_steps=2) for name, recipe in QUICK.recipes.items()}
+            patch.setattr(order_study, "QUICK", replace(QUICK, recipes=few))
+            patch.delitem(ORDERS, "top-prob")
+            patch.delitem(ORDERS, "entropy")
+        trained(order_study.QUICK.recipes["sudoku"], out / "sudoku", seed=0, run=None)
+        words = ["study", "order", "--quick", "--out", str(out), "--run", str(out / "sudoku")]
+        assert main(words) == 0
+        return out, printed.getvalue().splitlines(), set(ORDERS), order_study.QUICK
 
 
 def test_the_oracles_meet_their_aims_and_everything_is_kept(quick):
-    out, lines = quick
+    out, lines, orders, _ = quick
     last = json.loads(lines[-1])
     assert len(last["checks"]) == 3
     assert all(c["met"] for c in last["checks"].values()), last["checks"]
     kept = json.loads((out / "order.json").read_text())
     assert {s["task"] for s in kept["trained"]} == {"Sudoku", "NaeSat", "Zebra"}
-    assert {s["order"] for s in kept["oracle"]} == set(ORDERS)
+    assert {s["order"] for s in kept["oracle"]} == orders
     assert all(s["nfe"] <= s["passes"] for s in kept["trained"] if s["passes"])
     assert {e["kind"] for e in kept["imbalance"]} == {"latents", "observations"}
     assert {p.name for p in out.iterdir()} == {"order.json", "order.svg", "sudoku", "nae-sat", "zebra"}
     svg = ET.parse(out / "order.svg").getroot()
-    assert len(svg.findall(".//{http://www.w3.org/2000/svg}path")) == 4 * len(ORDERS)
+    assert len(svg.findall(".//{http://www.w3.org/2000/svg}path")) == 4 * len(orders)
 
 
-def test_a_run_is_studied_instead_of_trained_and_a_second_time_nothing_is_trained(quick, tmp_path, capsys):
-    out, _ = quick
-    before = (out / "zebra" / "metrics.jsonl").read_text()
-    assert main(["study", "order", "--quick", "--out", str(out), "--run", str(out / "sudoku"), "--json"]) == 0
-    assert (out / "zebra" / "metrics.jsonl").read_text() == before
-    capsys.readouterr()
-    assert main(["study", "order", "--quick", "--seed", "1", "--out", str(out)]) == 2
-    assert "holds a run with another seed" in capsys.readouterr().err
+def test_a_second_time_nothing_is_trained(quick):
+    out, _, _, plan = quick
+    before = {name: (out / name / "metrics.jsonl").read_text() for name in plan.recipes}
+    for name, recipe in plan.recipes.items():
+        trained(recipe, out / name, seed=0, run=None)
+        assert (out / name / "metrics.jsonl").read_text() == before[name]
+    with pytest.raises(ValueError, match="holds a run with another seed"):
+        trained(plan.recipes["zebra"], out / "zebra", seed=1, run=None)
 
 
 def test_runs_that_cannot_be_studied(tiny_runs, tmp_path):

@@ -16,6 +16,7 @@ from anyorder.core.config import load_config
 from anyorder.core.noise import Noise
 from anyorder.core.types import InsertionOut
 from anyorder.data.tasks import Star
+from anyorder.studies import planning
 from anyorder.studies.intervals import over_runs, wilson
 from anyorder.studies.planning import PAPER, TINY, best, checks
 from anyorder.studies.planning_report import over_seeds, picture, show
@@ -40,12 +41,15 @@ NOISE = Noise.of(4)
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+@pytest.fixture(scope="module", params=["small", pytest.param("whole", marks=pytest.mark.slow)])
+def quick(request, tmp_path_factory):
     """The quick study: its folder, and the command's lines."""
     out = tmp_path_factory.mktemp("planning")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        if request.param == "small":
+            recipe = replace(planning.QUICK.recipe, num_steps=dict.fromkeys(KINDS, 2))
+            patch.setattr(planning, "QUICK", replace(planning.QUICK, recipe=recipe, problems=8, likely=4, draws=2))
         assert main(["study", "planning", "--quick", "--out", str(out)]) == 0
     return out, printed.getvalue()
 
@@ -254,9 +258,14 @@ def test_the_quick_study_shows_and_keeps_everything(quick):
     assert ET.parse(out / "planning.svg").getroot().tag.endswith("svg")
 
 
-def test_a_second_time_nothing_is_trained(quick, capsys):
+def test_a_second_time_nothing_is_trained(quick, capsys, monkeypatch):
     out, printed = quick
     before = {p: p.read_text() for p in out.rglob("metrics.jsonl")}
+    plan = json.loads((out / "planning.json").read_text())["plan"]
+    if plan["problems"] < planning.QUICK.problems:
+        recipe = replace(planning.QUICK.recipe, num_steps=plan["recipe"]["num_steps"])
+        some = {key: plan[key] for key in ("problems", "likely", "draws")}
+        monkeypatch.setattr(planning, "QUICK", replace(planning.QUICK, recipe=recipe, **some))
     assert main(["study", "planning", "--quick", "--out", str(out)]) == 0
     assert capsys.readouterr().out == printed
     assert {p: p.read_text() for p in out.rglob("metrics.jsonl")} == before

@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second worker waits here, then finds the results
         if not results.exists():
             command, env = [sys.executable, HERE / "resume_runs.py", folder], {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=300)
+            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=1800)
             results.write_bytes(done.stdout)
     return folder, json.loads(results.read_bytes())
 

@@ -28,6 +28,7 @@ EXPONENTS = (1.0, 1.5, 2.5)
 STEPS = (64, 256, 1024, 2048, 10_000, 50_000)
 NODES = 128  # groups of steps in the law of a whole run
 BITS = {"float32": 24, "float16": 11, "bfloat16": 8}
+OUR_STEPS = (64, 1024, 10_000)
 SMALL_VOCAB, SMALL_BITS, SMALL_STEPS = 512, 16, 40  # 2^-16 * 40 is 2^-24 * 10240: the same loss, 256 times sooner
 
 # The first of N steps, worked out on its own with numpy to three digits: (reveal ratio, entropy, temperature).
@@ -186,7 +187,7 @@ def simulate(*, quick: bool, noise: Noise) -> list[Drawn]:
         for sampler, after in [(joint, run_law(law, SMALL_STEPS, bits=SMALL_BITS)), *coarse]:
             stream = noise.at("joint") if sampler.bits == SMALL_BITS else noise.at("low").at(type(sampler).__name__)
             found.append(coarse_draws(sampler, law, after=after, a=a, positions=positions, noise=stream))
-        for n in (64, 1024) if quick else (64, 1024, 10_000):
+        for n in OUR_STEPS[:-1] if quick else OUR_STEPS:
             found.append(our_draws(law, a=a, num_steps=n, positions=positions // 2, noise=noise.at("ours")))
     return found
 
