@@ -294,7 +294,7 @@ def batch_of_law(law: Strings, repeats: int) -> Batch:
 def test_bound_of_the_best_model_is_its_law(name: str) -> None:
     """Mean `nelbo` of a text, over its draws, is exactly -log p."""
     law = Strings.of(LAWS[name])
-    batch = batch_of_law(law, 16_000)
+    batch = batch_of_law(law, 4_000)
     nelbo = Insertion(draw="independent").loss(InsertionOracle(law), batch, noise=NOISE).nelbo
     chance = dict(law.chance)
     row_text = [tuple(t[t != law.vocab.pad_id].tolist()) for t in batch.tokens]
