@@ -91,7 +91,7 @@ FAULTS = [
         "samplers/inserted.py",
         "window[row, list(places)] = True",
         "window[row, [max(0, k - 1) for k in places]] = True",
-        "tests/samplers/test_sampler_insertion.py -k gap",
+        "tests/samplers/test_sampler_insertion.py tests/test_api_insertion.py",
     ),
     Fault(
         "the sign of an advantage",
