@@ -38,6 +38,15 @@ def test_a_row_is_the_same_alone_and_among_seven(mdm: LanguageModel, arm: Langua
         assert seven[0].tokens != model.sample("def ", seed=6)[0].tokens
 
 
+def test_every_step_is_shown_as_it_is_done(mdm: LanguageModel) -> None:
+    seen: list[list[list[int]]] = []
+    with_steps = mdm.infill(["def ", GAP(5), "(x"], n=2, seed=3, on_step=lambda s: seen.append(s.canvas.x.tolist()))
+    assert [g.tokens for g in with_steps] == [g.tokens for g in mdm.infill(["def ", GAP(5), "(x"], n=2, seed=3)]
+    mask = mdm.model.vocab.mask_id
+    assert [row.count(mask) for rows in seen for row in rows[:1]] == [4, 3, 2, 1, 0]
+    assert seen[-1] == [g.tokens for g in with_steps]
+
+
 def test_many_rows_are_written_a_few_at_a_time_without_changing_one(
     mdm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

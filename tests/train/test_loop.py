@@ -117,6 +117,21 @@ def test_validation_and_logging_do_not_change_the_weights(tmp_path):
     assert a == b
 
 
+def test_more_figures_join_each_validation(tmp_path):
+    seen = []
+
+    def measure(model):
+        seen.append(float(model.head.weight.detach().sum()))
+        return {"sum": seen[-1]}
+
+    model = load_model(train(config(), data(), tmp_path, quiet=True, measure=measure)).model
+    records = read_records(tmp_path / "metrics.jsonl")
+    assert [r["sum"] for r in records if r["kind"] == "valid"] == seen
+    assert len(set(seen)) == len(seen) > 1
+    assert all("sum" not in r for r in records if r["kind"] == "train")
+    assert float(model.head.weight.detach().sum()) == seen[-1]
+
+
 def test_the_same_run_is_the_same_and_another_seed_is_not(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(config(seed=seed, num_steps=3), data(), tmp_path / name, quiet=True)

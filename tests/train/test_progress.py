@@ -33,6 +33,19 @@ def test_lines_say_step_loss_rate_and_time_left(capsys, monkeypatch):
     assert lines[-1].endswith(" 0 s left")
 
 
+def test_a_first_line_comes_soon_and_never_of_the_step_that_sets_up(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress(100, 0, quiet=False) as shown:
+        for done in range(1, 11):
+            now[0] += 40.0 if done == 1 else 1.0
+            shown.update(done, 2.5, tokens=1000 * done)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[1:] for line in lines] == [
+        ["step 2/100", "loss 2.500 nats/token", "1,000 tokens/s", "98 s left"]
+    ]
+
+
 def test_quiet_is_silent(capsys):
     with Progress(3, 0, quiet=True) as shown:
         for done in (1, 2, 3):

@@ -14,6 +14,7 @@ from anyorder.api.values import GAP, Generation, Score
 from anyorder.api.writing import Calls, Job, write
 from anyorder.core.config import nearest, parse_config
 from anyorder.core.device import pick_device, pick_dtype, warn_if_slow
+from anyorder.core.types import Step
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
 from anyorder.evaluation.answers import Answers, Scoring, answer_questions
 from anyorder.hub.find import model_folder
@@ -77,6 +78,7 @@ class LanguageModel:
         seed: int = 0,
         on_record: Callable[[Record], None] | None = None,
         on_cache_error: Callable[[CacheError], None] | None = None,
+        on_step: Callable[[Step], None] | None = None,
     ) -> list[Generation]:
         """Write `n` rows that begin with the prompt.
 
@@ -93,6 +95,7 @@ class LanguageModel:
             cache: "none", "exact" (the default for an ARM), or with a block "prefix" or "dual" (MDM): faster passes.
             on_record: called with the record of all that was done, for `anyorder.trace`.
             on_cache_error: called with what the cache changed in each pass; asks without the cache too, hence slow.
+            on_step: called after every step with the rows as they stand (`Step.canvas`), to show them being written.
         Raises:
             ValueError: a value outside its range, an unknown sampler, a prompt that leaves nothing to write, or a
                 character that the tokenizer of a puzzle does not have.
@@ -115,7 +118,7 @@ class LanguageModel:
             start = RowStart(row=0, tokens=(*row, *[self.model.vocab.mask_id] * (size - len(row))))
         end_at_eos = not isinstance(self.tokenizer, SymbolTokenizer)
         job = self._job(start, rule, n=n, seed=seed, end_at_eos=end_at_eos)
-        return write(job, Calls(on_record, on_cache_error))
+        return write(job, Calls(on_record, on_cache_error, on_step))
 
     def infill(
         self,
@@ -134,6 +137,7 @@ class LanguageModel:
         seed: int = 0,
         on_record: Callable[[Record], None] | None = None,
         on_cache_error: Callable[[CacheError], None] | None = None,
+        on_step: Callable[[Step], None] | None = None,
     ) -> list[Generation]:
         """Write what belongs into the gaps: `infill(["def add(a, b):\\n    return ", GAP(4)])`.
 
@@ -145,7 +149,7 @@ class LanguageModel:
         Args:
             sampler, num_steps, temperature, top_k, top_p, block, on_record: as in `sample`.
             guidance, guidance_interval: as in `sample`; the prompt is the given text on both sides.
-            cache, on_cache_error: as in `sample`.
+            cache, on_cache_error, on_step: as in `sample`.
         Raises:
             ValueError: no gap, a row longer than the model, a value outside its range, a gap whose length the model
                 cannot choose, or text after a gap for an autoregressive model, which cannot see it.
@@ -160,7 +164,9 @@ class LanguageModel:
             start = grown_start(given, length=self.max_length)
         else:
             start = masked_start(given, self.model, length=self.max_length, seed=seed)
-        return write(self._job(start, rule, n=n, seed=seed, end_at_eos=False), Calls(on_record, on_cache_error))
+        return write(
+            self._job(start, rule, n=n, seed=seed, end_at_eos=False), Calls(on_record, on_cache_error, on_step)
+        )
 
     def score(self, texts: Sequence[str], *, draws: int = 32, context: int = 0, seed: int = 0) -> list[Score]:
         """How well each text is predicted: exactly by an ARM, an unbiased estimate of the bound for an MDM or an ILM.

@@ -11,6 +11,7 @@ from anyorder.api.scoring import rows_at_once
 from anyorder.api.values import Generation
 from anyorder.core.device import canvas_device
 from anyorder.core.noise import Noise
+from anyorder.core.types import Step
 from anyorder.data.hub_tokenizer import piece_of
 from anyorder.data.tokenizer import SymbolTokenizer, Tokenizer
 from anyorder.models.cache_error import CacheError
@@ -34,10 +35,11 @@ from anyorder.trace.watch import canvas_of, record_steps, row_ends
 
 @dataclass(frozen=True)
 class Calls:
-    """Who is told, when the rows are written, what was done and what the cache changed."""
+    """Who is told: of every step as it is done, and at the end what was done and what the cache changed."""
 
     on_record: Callable[[Record], None] | None = None
     on_cache_error: Callable[[CacheError], None] | None = None
+    on_step: Callable[[Step], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ def write(job: Job, calls: Calls) -> list[Generation]:
     for first in range(0, job.n, job.rows_at_once):
         began, rows = time.perf_counter(), job.rows[first : first + job.rows_at_once]
         canvas = canvas_of(rows, vocab=vocab, device=device)
-        if calls.on_record is None:
+        if calls.on_record is None and calls.on_step is None:
             ends = row_ends(generate(sampler, model, canvas, noise=noise), grown=job.grows)
         else:
-            batches.append(list(record_steps(sampler, model, canvas, noise=noise)))
+            batches.append(list(record_steps(sampler, model, canvas, noise=noise, on_step=calls.on_step)))
             ends = fold(rows, batches[-1], vocab=vocab)
         seconds = time.perf_counter() - began
         written += [_generation(job, end, seconds=seconds) for end in ends]

@@ -1,7 +1,7 @@
 """Records made while a generation runs: a use of `samplers.base.steps`."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -27,13 +27,24 @@ def watch(seen: Iterable[Step], canvas: Canvas, *, vocab: Vocab) -> Iterator[tup
         canvas = step.canvas
 
 
-def record_steps(sampler: Sampler, model: Denoiser, canvas: Canvas, *, noise: Noise) -> Iterator[StepRecord]:
+def record_steps(
+    sampler: Sampler,
+    model: Denoiser,
+    canvas: Canvas,
+    *,
+    noise: Noise,
+    on_step: Callable[[Step], None] | None = None,
+) -> Iterator[StepRecord]:
     """Write the rows: every step of the loop, those that did nothing included.
 
+    Args:
+        on_step: called with each step as soon as it is done.
     Raises:
         RuntimeError: as `watch` and `samplers.base.steps`.
     """
-    for _, done in watch(steps(sampler, model, canvas, noise=noise), canvas, vocab=model.vocab):
+    for step, done in watch(steps(sampler, model, canvas, noise=noise), canvas, vocab=model.vocab):
+        if on_step is not None:
+            on_step(step)
         yield done
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from anyorder.data.rows import RowSource
 from anyorder.data.tokenizer import Tokenizer
 from anyorder.hub.save import save_model
 from anyorder.models.flops import training_flops
-from anyorder.models.network import trainable
+from anyorder.models.network import Network, trainable
 from anyorder.processes.cross_entropy import SLICED, fused_kernels
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from anyorder.train.config import RunConfig
@@ -58,11 +59,18 @@ class RunData:
         return prints
 
 
-def train(config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False) -> Path:
+Measure = Callable[[Network], dict[str, float]]
+
+
+def train(
+    config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False, measure: Measure | None = None
+) -> Path:
     """Train to the last step, resuming from the newest checkpoint in `folder`; returns the finished model's folder.
 
     Writes config.yaml, data.json, metrics.jsonl, step_*/ and, at the end, model/ (see `hub.save_model`).
 
+    Args:
+        measure: more figures of the model, added to each validation's record.
     Raises:
         ValueError: the folder holds a run of another configuration or data, is in use, or its checkpoint was altered.
         OSError: the disk is full; the newest whole checkpoint is still there.
@@ -74,7 +82,7 @@ def train(config: RunConfig, data: RunData, folder: Path, *, quiet: bool = False
     with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
         if dist.rank() == 0:
             sweep_temporaries(folder)
-        run = Run(config, data, folder)  # first: what it refuses must not claim the folder
+        run = Run(config, data, folder, measure=measure)  # first: what it refuses must not claim the folder
         if dist.rank() == 0:
             _claim(folder, config, data)
         dist.barrier()
@@ -112,8 +120,8 @@ def settle_dtype(asked: DtypeName, kept: DtypeName | None, *, quiet: bool) -> Dt
 class Run:
     """The moving parts of one run: model, optimiser, average, loader and counters."""
 
-    def __init__(self, config: RunConfig, data: RunData, folder: Path) -> None:
-        self.config, self.data, self.folder = config, data, folder
+    def __init__(self, config: RunConfig, data: RunData, folder: Path, *, measure: Measure | None = None) -> None:
+        self.config, self.data, self.folder, self.measure = config, data, folder, measure
         self.noise, self.device = Noise.of(config.seed), dist.device()
         self.dtype = pick_dtype(config.dtype, self.device).dtype
         vocab = data.tokenizer.vocab
@@ -261,7 +269,8 @@ class Run:
                 noise=self.noise.at("validate"),
                 bytes_per_token=self.data.tokenizer.bytes_per_token,
             )
-        record = {"step": done, "kind": "valid", "tokens": self.tokens, **dataclasses.asdict(value)}
+            more = {} if self.measure is None else self.measure(self.model)
+        record = {"step": done, "kind": "valid", "tokens": self.tokens, **dataclasses.asdict(value), **more}
         append_record(self.folder / METRICS, record | {"seconds": round(self._clock(), 3)})
 
 

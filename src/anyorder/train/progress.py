@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+FIRST_LINE = 3.0  # seconds until the first: how long it will take is said at once
 
 
 class Progress:
@@ -18,7 +19,8 @@ class Progress:
         self, num_steps: int, first: int, *, quiet: bool, what: str = "loss {:.3f} nats/token", counts: str = "tokens"
     ) -> None:
         self.num_steps, self.first, self.quiet, self.what, self.counts = num_steps, first, quiet, what, counts
-        self.started = self.line_at = time.monotonic()
+        self.started = time.monotonic()
+        self.line_at = self.started + FIRST_LINE - LINE_EVERY
         self.tokens_before: int | None = None
         columns = (
             BarColumn(),
@@ -49,7 +51,9 @@ class Progress:
         rate = (tokens - self.tokens_before) / max(now - self.started, 1e-9)
         note = f"{self.what.format(value)}  {rate:,.0f} {self.counts}/s"
         self.bar.update(self.task, completed=done, note=note)
-        if self.bar.disable and not self.quiet and (now - self.line_at > LINE_EVERY or done == self.num_steps):
+        timed = done > self.first + 1  # the first step sets up what later ones have, and may compile
+        due = (timed and now - self.line_at > LINE_EVERY) or done == self.num_steps
+        if self.bar.disable and not self.quiet and due:
             self.line_at = now
             left = (
                 (self.num_steps - done) * (now - self.started) / max(1, done - self.first - 1)
