@@ -228,14 +228,19 @@ def test_bench_runs_a_script(
 
 
 def test_quickstart_is_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
-    asked: dict[str, Any] = {}
+    from anyorder.studies.quickstart import FULL, QUICK, Scale
 
-    def study(out: Path, *, minutes: float, seed: int, quiet: bool) -> dict[str, Any]:
-        asked.update(out=out, minutes=minutes, seed=seed, quiet=quiet)
+    asked: list[Any] = []
+
+    def study(out: Path, *, scale: Scale, seed: int, quiet: bool) -> dict[str, Any]:
+        asked.append((str(out), scale, seed, quiet))
         return {"default": "text-mdm", "nothing": float("nan")}
 
     monkeypatch.setattr("anyorder.studies.quickstart.quickstart", study)
-    words = ("quickstart", "--minutes", "0.5", "--out", tmp_path, "--seed", "4", "--quiet")
+    words = ("quickstart", "--quick", "--out", tmp_path, "--seed", "4", "--quiet")
     assert json_of(capsys, *words) == {"default": "text-mdm", "nothing": None}
-    assert asked == {"out": tmp_path, "minutes": 0.5, "seed": 4, "quiet": True}
     assert "report.html" in printed(capsys, *words)
+    printed(capsys, "quickstart", "--quick")
+    printed(capsys, "quickstart")
+    quick = ("runs/quickstart-quick", QUICK, 0, False)
+    assert asked == [(str(tmp_path), QUICK, 4, True)] * 2 + [quick, ("runs/quickstart", FULL, 0, False)]

@@ -29,7 +29,7 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command(
-        "train a masked diffusion model and its twin in minutes, and see a page of both", "make", True
+        "see models fill gaps, learn a puzzle and read text in minutes, and a page of it", "make", True
     ),
     "data": Command("turn text into tokens that runs read", "make", True),
     "train": Command("train a model on text or on a made task", "make", True),

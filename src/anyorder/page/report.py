@@ -44,7 +44,7 @@ Error = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class Curve(BaseModel, frozen=True, extra="forbid"):
-    """A learning curve on held-out data; curves of one unit share a plot.
+    """A learning curve on held-out data; curves of one unit share a plot. Less is better of all units but "% solved".
 
     Args:
         label: for instance "MDM (bound)" or "ARM (exact)"; a label that begins so takes that model's colour.
@@ -53,7 +53,7 @@ class Curve(BaseModel, frozen=True, extra="forbid"):
     """
 
     label: Text
-    unit: Literal["bits per byte", "nats per token"]
+    unit: Literal["bits per byte", "nats per token", "% solved"]
     points: Annotated[Sequence[tuple[FiniteFloat, FiniteFloat, Error]], Field(min_length=1)]
     final: FiniteFloat | None = None
     final_stderr: Error | None = None

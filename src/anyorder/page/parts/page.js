@@ -46,7 +46,10 @@ function fillContents() {
   document.getElementById("contents").append(...links.map(([href, text]) => el("a", { href }, text)));
 }
 
-function colourOf(label, position) {
+// Two curves of one model differ by what follows its name: the second takes a colour of its own.
+function colourOf(label, position, labels) {
+  const model = label.slice(0, 3);
+  if (labels.findIndex((other) => other.startsWith(model)) !== position) return 3;
   if (label.startsWith("MDM")) return 0;
   if (label.startsWith("ARM")) return 1;
   if (label.startsWith("ILM")) return 2;
@@ -56,14 +59,16 @@ function colourOf(label, position) {
 function curvePlots(curves) {
   const units = [...new Set(curves.map((curve) => curve.unit))];
   return units.map((unit) => {
+    const labels = curves.filter((curve) => curve.unit === unit).map((curve) => curve.label);
     const series = curves.filter((curve) => curve.unit === unit).map((curve, i) => {
       const points = [...curve.points].sort((a, b) => a[0] - b[0]);
       const last = points[points.length - 1];
-      return { label: curve.label, colour: colourOf(curve.label, i), points, final: curve.final === null ? [last[1], last[2]] : [curve.final, curve.final_stderr ?? 0] };
+      return { label: curve.label, colour: colourOf(curve.label, i, labels), points, final: curve.final === null ? [last[1], last[2]] : [curve.final, curve.final_stderr ?? 0] };
     });
+    const solving = unit === "% solved";
     return makePlot({
-      title: "Learning",
-      note: "Measured on text kept out of training. Lower is better; bars show \u00b11 standard error.",
+      title: solving ? "Learning to solve" : "Learning",
+      note: solving ? "Puzzles kept out of training, each written once. Higher is better; bars show \u00b11 standard error." : "Measured on text kept out of training. Lower is better; bars show \u00b11 standard error.",
       xLabel: "tokens seen in training",
       yLabel: unit,
       tipHead: (x) => `after ${compact(x)} tokens`,
