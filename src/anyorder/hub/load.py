@@ -21,7 +21,7 @@ from anyorder.hub.published import Held, Published, published, stream
 from anyorder.hub.save import FORMAT
 from anyorder.hub.source import CONFIG, WEIGHTS, Source, entries_of, open_folder, read_config
 from anyorder.models.config import ModelConfig
-from anyorder.models.network import Network, NetworkConfig, config_of, fields_of, network
+from anyorder.models.network import Network, NetworkConfig, config_of, fields_of, network, without_values
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def build(
     device: torch.device | None,
 ) -> Network:
     """A network whose parameters are these tensors themselves; it never has any other values."""
-    with torch.device("meta"):
+    with without_values():
         model = network(config, vocab, dtype=dtype)
     model.set_rope(device)
     for name, tensor in tensors:
@@ -102,7 +102,7 @@ def build(
 
 def shapes_of(config: NetworkConfig, vocab: Vocab) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a network's parameters, made without allocating them."""
-    with torch.device("meta"):
+    with without_values():
         return [(name, tuple(p.shape)) for name, p in network(config, vocab).named_parameters()]
 
 

@@ -13,6 +13,7 @@ from anyorder.core.files import read_object
 from anyorder.hub.fields import Fields
 from anyorder.hub.source import CONFIG, Source, entries_of
 from anyorder.models.meissonic import Meissonic, MeissonicConfig, MeissonicNetwork, Prompts, of_images
+from anyorder.models.network import without_values
 
 WEIGHTS: Final = "diffusion_pytorch_model.safetensors"
 FILES: Final = (
@@ -137,7 +138,7 @@ def filled(make: Callable[[], nn.Module], path: Path, *, dtype: torch.dtype, dev
     Raises:
         ValueError: tensors are missing, unknown, of another shape, or were never trained.
     """
-    with torch.device("meta"):
+    with without_values():
         module = make()
     source = Source(path, path.parent, {}, entries_of(path))
     parameters = dict(module.named_parameters())

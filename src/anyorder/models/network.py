@@ -1,8 +1,11 @@
 """Which network a configuration is of."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from anyorder.core.config import parse_config
 from anyorder.core.types import Vocab
@@ -28,6 +31,23 @@ def network(config: NetworkConfig, vocab: Vocab, *, dtype: torch.dtype = torch.f
 def trainable(config: ModelConfig, vocab: Vocab, *, dtype: torch.dtype = torch.float32) -> Transformer | Inserter:
     """A network of ours, which has weights to begin with: `init_weights`."""
     return Inserter(config, vocab, dtype=dtype) if config.insertion else Transformer(config, vocab, dtype=dtype)
+
+
+class _NoValues(TorchFunctionMode):
+    """Leaves initial values out: on the meta device they are drawn by Python, which imports torch's compiler (2 s)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return named.get("tensor", args[0] if args else None)
+        return func(*args, **named)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Networks built inside have parameters with a shape and neither memory nor values."""
+    with torch.device("meta"), _NoValues():
+        yield
 
 
 def config_of(values: dict[str, Any], *, source: str) -> NetworkConfig:

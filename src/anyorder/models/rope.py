@@ -18,6 +18,8 @@ def rope_tables(
         rounded: angles in float32, cos and sin rounded to bfloat16, as in SMDM's code. Float64 angles would round 0.2 %
             of the entries to the other side, which moves its logits by 4e-3 at 2,048 tokens.
     """
+    if torch.get_default_device().type == "meta":  # a network without values; products there import torch's compiler
+        return torch.empty(length, d_head), torch.empty(length, d_head)
     dtype = torch.float32 if rounded else torch.float64
     exponent = torch.arange(0, d_head, 2, dtype=dtype) / d_head
     frequency = 1 / base**exponent if rounded else base**-exponent
