@@ -37,3 +37,11 @@ bench: setup
 docs: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+wheel:
+	rm -rf build dist && $(PYTHON) -m pip wheel -q --no-deps -w dist .
+
+wheel-check: wheel  # in an environment of its own: what a user gets
+	rm -rf build/fresh && $(PYTHON) -m venv build/fresh
+	build/fresh/bin/pip install -q -c constraints.txt dist/*.whl
+	cd build && fresh/bin/anyorder doctor && fresh/bin/anyorder infill starter "def add(a, b):\n    return [[4]]"
