@@ -156,7 +156,7 @@ def methods(args: list[str]) -> None:
     found = parser.parse(args)
     from anyorder.core.protocols import Process
     from anyorder.hub.families import FAMILIES
-    from anyorder.processes import PROCESSES
+    from anyorder.processes import OPTIONS, PROCESSES
     from anyorder.samplers.presets import EVERY_PRESET
 
     samplers = [
@@ -176,7 +176,7 @@ def methods(args: list[str]) -> None:
     for name, make in PROCESSES.items():
         process: Process = make()  # type: ignore[operator, assignment]
         about = (python.getdoc(make) or "").split("\n")[0]
-        processes.append({"name": name, "paper": process.paper, "about": about})
+        processes.append({"name": name, "paper": process.paper, "about": about, "train": OPTIONS.get(name)})
     families = [{"name": n, "about": f.about, "papers": list(f.papers)} for n, f in FAMILIES.items()]
     text = "\n".join(
         [
@@ -184,13 +184,17 @@ def methods(args: list[str]) -> None:
             table(["name", "law", "passes a row", "--steps", "paper"], [_sampler_row(s) for s in samplers]),
             "\nexact: with a perfect model, samples follow the data law at temperature 1\n",
             "\n".join(f"{s['name']}: {s['about']}\n{_made_of(s)}" for s in samplers),
-            "\nprocesses (options --process.* of anyorder train)\n",
-            pairs([(str(p["name"]), f"{p['about']} ({p['paper']})") for p in processes]),
+            "\nprocesses, and the options of anyorder train\n",
+            pairs([(str(p["name"]), _process_row(p)) for p in processes]),
             "\nfamilies of published checkpoints (anyorder convert, or the folder itself as RUN)\n",
             pairs([(n, " ".join([f.about, *(f"({paper})" for paper in f.papers)])) for n, f in FAMILIES.items()]),
         ]
     )
     finish({"samplers": samplers, "processes": processes, "families": families}, as_json=found.json, text=text)
+
+
+def _process_row(p: dict[str, Any]) -> str:
+    return f"{p['about']} ({p['paper']}); {p['train'] or 'from Python only, no option trains it'}"
 
 
 def _made_of(s: dict[str, Any]) -> str:

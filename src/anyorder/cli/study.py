@@ -16,7 +16,8 @@ def plan(args: list[str]) -> None:
         "plan",
         usage="RUN --nfe K [--rows N] [--seed S]",
         about="How many tokens to write in each of K passes: the best plan for a masked diffusion model's loss curve\n"
-        "by dynamic programming, its predicted cost, and the cost measured on held-out rows, beside the usual plans.",
+        "by dynamic programming, its predicted cost, and the cost measured on held-out rows, beside the usual plans.\n"
+        "It only prints: no --sampler takes a plan yet, from Python the count rule Planned does.",
         example="  anyorder plan runs/quickstart --nfe 16",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run or a quickstart")

@@ -1,4 +1,4 @@
-"""Training objectives: each a `Process`, each its own file; `PROCESSES` names them."""
+"""Training objectives: each a `Process`, each its own file; `PROCESSES` names them, `OPTIONS` how to train with them."""
 
 from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.config import ProcessConfig
@@ -18,7 +18,16 @@ PROCESSES = {
     "dreamon": DreamOn,
 }
 
+OPTIONS = {  # of `anyorder train`; the others are for Python only
+    "mdm": "--process.kind mdm",
+    "smdm": "--process.form time --process.draw independent --process.t_min 1e-3",
+    "arm": "--process.kind arm",
+    "ilm": "--process.kind ilm",
+    "it": "--process.kind it",
+}
+
 __all__ = [
+    "OPTIONS",
     "PROCESSES",
     "Autoregressive",
     "DreamOn",

@@ -24,7 +24,9 @@ LengthWeight = Literal["len_plus_one", "document"]
 
 @dataclass(frozen=True)
 class Insertion:
-    """Insertion: of a document of L tokens n are taken out, n uniform on 0..L; the loss of what is left is
+    """Insertion: n of a document's L tokens are taken out, n uniform on 0..L, and put back one at a time.
+
+    The loss of what is left is
 
         -1/n sum over missing tokens of log p(insert it in its gap)  +  binary cross-entropy of "nothing is missing".
 

@@ -17,7 +17,9 @@ from anyorder.processes.thin import Thinned, documents, end_of, how_many, ranks_
 
 @dataclass(frozen=True)
 class Slots:
-    """Insertion Transformer with the uniform loss, as trained for comparison with ILM: of a gap with c missing tokens
+    """Insertion Transformer with the uniform loss, as trained for comparison with ILM.
+
+    Of a gap with c missing tokens the loss is
 
         -(sum over them of log p(token | gap) + eos_weight log p(end-of-document | gap)) / (c + 1),
 
