@@ -308,3 +308,42 @@ def test_blocks_are_of_a_kind_that_is_checked():
             assert block.info in ("python", "bash", "console", "text", 'text title="output"'), (
                 f"{page.name}:{block.line}"
             )
+
+
+def test_rows_and_counts_name_every_command_and_preset():
+    readme, changelog = (ROOT / "README.md").read_text(), (ROOT / "CHANGELOG.md").read_text()
+    row = next(line for line in readme.splitlines() if line.startswith("| command line"))
+    entry = next(line for line in changelog.splitlines() if line.startswith("- The command line"))
+    for text in (row, entry):
+        assert re.findall(r"`([a-z]+)`", text) == list(COMMANDS)
+    assert f"{len(PRESETS) + len(INSERTING)} presets" in readme
+    assert f"{len(PRESETS)} presets" in changelog
+
+
+def test_what_is_said_not_to_be_there_is_not():
+    text = doc("architecture.md").read_text()
+    row = next(line for line in text.splitlines() if "| not there yet |" in line)
+    there = {p.name for p in SOURCE.iterdir()} | {"insertion", "muon"}
+    assert not there & set(re.findall(r"\w+", row.split("|")[1].lower())), row
+
+
+def test_what_train_is_said_to_take_it_takes():
+    from anyorder.processes import OPTIONS
+    from anyorder.processes.config import ProcessConfig
+
+    kinds = set(ProcessConfig.model_fields["kind"].annotation.__args__)
+    assert {name for name in OPTIONS if name in kinds} == kinds
+    for name, options in OPTIONS.items():
+        words = options.split()
+        values = dict(zip((w.removeprefix("--process.") for w in words[::2]), words[1::2]))
+        process = ProcessConfig.model_validate(values, strict=False).build(group=4)
+        assert type(process) is type(PROCESSES[name]()), name
+
+
+def test_every_option_that_a_page_names_exists(help_of):
+    known = " ".join(help_of.values()) + " ".join(p.read_text() for p in (ROOT / "benchmarks").glob("*.py"))
+    shown_as_wrong = {"--optim.warmup"}
+    elsewhere = {"--nproc-per-node", "--strict", "--check", "--no-deps"}  # torchrun, mkdocs, ruff, pip
+    for page in PAGES:
+        for option in set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", page.read_text())) - shown_as_wrong - elsewhere:
+            assert re.search(rf"{re.escape(option)}(?![\w-])", known), f"{page.name}: {option}"

@@ -1,4 +1,4 @@
-"""Training objectives: each a `Process`, each its own file; `PROCESSES` names them, `OPTIONS` how to train with them."""
+"""Training objectives: each a `Process`, each its own file; `PROCESSES` names them, `OPTIONS` how to train."""
 
 from anyorder.processes.autoregressive import Autoregressive
 from anyorder.processes.config import ProcessConfig
