@@ -1,5 +1,6 @@
 """The Python API against exact values, direct calls of what it wraps, and its own promises."""
 
+import contextlib
 import math
 import shutil
 
@@ -246,7 +247,10 @@ def test_puzzle_models_speak_their_symbols(tmp_path_factory: pytest.TempPathFact
 
 
 def test_dtype_is_that_of_the_activations(tiny_runs: TinyRuns) -> None:
-    assert anyorder.load(tiny_runs.mdm, dtype="bfloat16").model.dtype == torch.bfloat16
+    for ratio, slow in ((2.0, False), (0.1, True)):
+        monkeypatch.setattr("anyorder.core.device.bf16_ratio", lambda ratio=ratio: ratio)
+        with pytest.warns(UserWarning, match="10 times slower") if slow else contextlib.nullcontext():
+            assert anyorder.load(tiny_runs.mdm, dtype="bfloat16", device="cpu").model.dtype == torch.bfloat16
     assert isinstance(load_model(tiny_runs.mdm / "model").tokenizer, ByteTokenizer)
 
 

@@ -36,7 +36,7 @@ from anyorder.rl.practice import Stage, Taken, share, take
 from anyorder.rl.update import answer_gradients, model_gradients, schedule_gradients, schedule_terms
 from anyorder.samplers.schedules import write_schedule
 from anyorder.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from anyorder.train.loop import settle_dtype
+from anyorder.train.loop import settle_dtype, tell_dtype
 from anyorder.train.progress import Progress
 
 METRICS, CONFIG, MODEL, SCHEDULE = "metrics.jsonl", "rl.yaml", "model", "schedule.json"
@@ -90,13 +90,15 @@ def learn(
     if dist.device().type == "mps":
         raise ValueError("device='mps': rl computes policies in float64, which Apple GPUs have not; use --device cpu")
     kept = load_config(RlConfig, folder / CONFIG).dtype if (folder / CONFIG).exists() else None
-    config = config.model_copy(update={"dtype": settle_dtype(config.dtype, kept, quiet=quiet)})
+    choice = settle_dtype(config.dtype, kept)
+    config = config.model_copy(update={"dtype": choice.name})
     run = Run(config, model, tokenizer, lesson, folder)
     with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
         if dist.rank() == 0:
             sweep_temporaries(folder)
             claim_folder(folder / CONFIG, config)
         dist.barrier()
+        tell_dtype(choice, quiet=quiet)
         first = run.resume()
         with Progress(
             config.iterations, first, quiet=quiet or dist.rank() != 0, what="reward {:.3f}", counts="answers"

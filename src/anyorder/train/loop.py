@@ -78,7 +78,8 @@ def train(
     """
     dist.start()
     kept = load_config(RunConfig, folder / CONFIG).dtype if (folder / CONFIG).exists() else None
-    config = config.model_copy(update={"dtype": settle_dtype(config.dtype, kept, quiet=quiet)})
+    choice = settle_dtype(config.dtype, kept)
+    config = config.model_copy(update={"dtype": choice.name})
     with locked(folder) if dist.rank() == 0 else contextlib.nullcontext():
         if dist.rank() == 0:
             sweep_temporaries(folder)
@@ -86,6 +87,7 @@ def train(
         if dist.rank() == 0:
             _claim(folder, config, data)
         dist.barrier()
+        tell_dtype(choice, quiet=quiet)
         first = run.resume()
         with Progress(config.num_steps, first, quiet=quiet or dist.rank() != 0) as progress:
             for step in range(first, config.num_steps):
@@ -95,26 +97,32 @@ def train(
         return run.finish()
 
 
-def settle_dtype(asked: DtypeName, kept: DtypeName | None, *, quiet: bool) -> DtypeName:
+def settle_dtype(asked: DtypeName, kept: DtypeName | None) -> Choice:
     """The dtype of a run: what it is asked for, with "auto" what it began with or what this machine is fast in.
 
-    A run keeps its dtype on every machine it goes on on, so that it stays one computation; a warning on stderr says
-    where that is slow.
+    A run keeps its dtype on every machine it goes on on, so that it stays one computation.
 
     Args:
         kept: of the run's configuration, where it has begun.
     """
-    choice = pick_dtype(asked if kept is None or asked != "auto" else kept, dist.device())
-    if asked == "auto" and kept is None and dist.world() > 1:  # ranks on unlike machines compute alike
+    if asked == "auto" and kept is not None and kept != "auto":
+        return Choice(kept, "as the run began")
+    choice = pick_dtype(asked, dist.device())
+    if asked == "auto" and dist.world() > 1:  # ranks on unlike machines compute alike
         agreed = int(dist.all_sum(torch.tensor(int(choice.name == "bfloat16")))) in (0, dist.world())
-        choice = choice if agreed else Choice("float32", "the ranks do not all compute faster in bfloat16")
-    if dist.rank() == 0:
-        slow = warn_if_slow(choice.name, dist.device())
-        if slow is not None:
-            print(f"anyorder: warning: {slow}", file=sys.stderr, flush=True)
-        elif asked == "auto" and kept is None and not quiet:
-            print(f"  computing in {choice.name} on {dist.device()}: {choice.reason}", file=sys.stderr, flush=True)
-    return choice.name
+        return choice if agreed else Choice("float32", "the ranks do not all compute faster in bfloat16")
+    return choice
+
+
+def tell_dtype(choice: Choice, *, quiet: bool) -> None:
+    """Say on stderr what a run computes in, and warn where that is slow."""
+    if dist.rank() != 0:
+        return
+    slow = warn_if_slow(choice.name, dist.device())
+    if slow is not None:
+        print(f"anyorder: warning: {slow}", file=sys.stderr, flush=True)
+    elif not quiet:
+        print(f"  computing in {choice.name} on {dist.device()}: {choice.reason}", file=sys.stderr, flush=True)
 
 
 class Run:
