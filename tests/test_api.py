@@ -246,7 +246,7 @@ def test_puzzle_models_speak_their_symbols(tmp_path_factory: pytest.TempPathFact
         model.sample("x")
 
 
-def test_dtype_is_that_of_the_activations(tiny_runs: TinyRuns) -> None:
+def test_dtype_is_that_of_the_activations(tiny_runs: TinyRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     for ratio, slow in ((2.0, False), (0.1, True)):
         monkeypatch.setattr("anyorder.core.device.bf16_ratio", lambda ratio=ratio: ratio)
         with pytest.warns(UserWarning, match="10 times slower") if slow else contextlib.nullcontext():
