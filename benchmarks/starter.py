@@ -64,7 +64,18 @@ def newest(run: Path, config: RunConfig, data: RunData) -> tuple[Transformer, in
     assert isinstance(model, Transformer)
     weights = load_file(folder / ("ema.safetensors" if config.optim.ema else "model.safetensors"))
     model.load_state_dict(weights, strict=True)
-    return model.requires_grad_(False).eval(), int(step)
+    return shortened(model, data.train.length).requires_grad_(False).eval(), int(step)
+
+
+def shortened(model: Transformer, length: int) -> Transformer:
+    """The network for rows as long as those it was trained on: places behind them in the table never learned."""
+    short = trainable(model.config.model_copy(update={"max_length": length}), model.vocab)
+    assert isinstance(short, Transformer)
+    weights = model.state_dict()
+    if model.config.local:
+        weights["embed_local.place"] = weights["embed_local.place"][:length].clone()
+    short.load_state_dict(weights, strict=True)
+    return short
 
 
 def held_out(model: Transformer, data: RunData, *, kind: str, rows: int, draws: int = 8) -> Validation:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anyorder.cli.trace import Keep
     from anyorder.models.cache_error import CacheError
 
+USUAL_LENGTH = 64  # tokens that `sample` writes after the prompt unless told otherwise
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 MARKS = re.compile(r"\\[nt\\]|(\\)?\[\[(-?\d+)?(?:-(\d+))?\]\]")  # an escape, or a gap with what makes it text
 
@@ -37,7 +38,7 @@ def sample(args: list[str]) -> None:
         "--length",
         type=int,
         metavar="L",
-        help="tokens of a row, prompt included; ILM: at most (default the model's)",
+        help="tokens of a row, prompt included; ILM: at most (default 64 after the prompt, or what the model reads)",
     )
     parser.add_argument(
         "--stride", type=int, metavar="S", help="for rows longer than the model: slide its window by S tokens"
@@ -51,12 +52,15 @@ def sample(args: list[str]) -> None:
 
     model = load(found.run, dtype=found.dtype, device=found.device, bos=found.bos)
     errors: list[CacheError] = []
+    prompt, length = typed(found.prompt, option="--prompt"), found.length
+    if length is None:  # a pass a token: the whole length of a large model is rarely meant
+        length = min(model.max_length, len(model.tokenizer.encode(prompt)) + USUAL_LENGTH)
 
     def write(sampler: str | None, num_steps: int | None, keep: "Keep") -> "list[Generation]":
         return model.sample(
-            typed(found.prompt, option="--prompt"),
+            prompt,
             n=found.n,
-            length=found.length,
+            length=length,
             sampler=sampler,
             num_steps=num_steps,
             temperature=found.temperature,

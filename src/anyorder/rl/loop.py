@@ -98,8 +98,8 @@ def learn(
             sweep_temporaries(folder)
             claim_folder(folder / CONFIG, config)
         dist.barrier()
-        tell_dtype(choice, quiet=quiet)
         first = run.resume()
+        tell_dtype(choice, quiet=quiet)
         with Progress(
             config.iterations, first, quiet=quiet or dist.rank() != 0, what="reward {:.3f}", counts="answers"
         ) as progress:

@@ -87,8 +87,8 @@ def train(
         if dist.rank() == 0:
             _claim(folder, config, data)
         dist.barrier()
-        tell_dtype(choice, quiet=quiet)
         first = run.resume()
+        tell_dtype(choice, quiet=quiet)
         with Progress(config.num_steps, first, quiet=quiet or dist.rank() != 0) as progress:
             for step in range(first, config.num_steps):
                 result = run.step(step)
