@@ -36,8 +36,9 @@ function makeScales(spec, width) {
   const log = !spec.linear && xLow > 0 && xHigh / xLow > 12;
   const yLow = Math.min(...points.map((p) => p[1] - p[2]));
   const yHigh = Math.max(...points.map((p) => p[1] + p[2]));
+  const noneBelow = points.every((p) => p[1] >= 0); // only error bars may reach below 0: they end at the axis
   const step = niceStep((yHigh - yLow || Math.abs(yHigh) || 1) * 1.08, 5);
-  const [bottom, top] = [Math.max(Math.floor(yLow / step), yLow >= 0 ? 0 : -Infinity) * step, Math.ceil(yHigh / step) * step];
+  const [bottom, top] = [Math.max(Math.floor(yLow / step), noneBelow ? 0 : -Infinity) * step, Math.ceil(yHigh / step) * step];
   const inner = width - PLOT.left - PLOT.right - 16;
   const position = (x) => (xHigh === xLow ? 0.5 : log ? Math.log(x / xLow) / Math.log(xHigh / xLow) : (x - xLow) / (xHigh - xLow));
   const high = PLOT.height - PLOT.top - PLOT.bottom;
@@ -45,7 +46,7 @@ function makeScales(spec, width) {
   return {
     log,
     x: (x) => PLOT.left + 8 + inner * position(x),
-    y: (y) => PLOT.top + high * (1 - (y - bottom) / (top - bottom || 1)),
+    y: (y) => PLOT.top + high * (1 - (Math.max(y, bottom) - bottom) / (top - bottom || 1)),
     xTicks: log ? logTicks(xLow, xHigh, count) : linearTicks(xLow, xHigh, niceStep(xHigh - xLow || 1, count)),
     yTicks: linearTicks(bottom, top, step),
   };
