@@ -9,6 +9,7 @@ of four tokens found by the likeliest guess, and ten samples and infills with se
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,10 +240,11 @@ def main() -> None:
     }
     table = ["| | value | standard error |", "|---|---|---|", *(f"| {n} | {v:.4f} | {e:.4f} |" for n, v, e in figures)]
     train, _ = split(open_corpus(config.data.corpus), validation=config.data.validation)
+    bytes_per_token = value.nats_per_token / math.log(2) / value.bits_per_byte
     facts: dict[str, object] = {
         "parameters": f"{sum(p.numel() for p in shipped.model.parameters()):,}, stored in bfloat16",
         "training": f"{step} of {config.num_steps} steps of {config.batch.rows} rows of {config.data.length} tokens",
-        "tokens": f"BPE of {config.data.vocab_size}, {float(data.tokenizer.bytes_per_token.double().mean()):.2f}",
+        "tokens": f"BPE of {config.data.vocab_size}, {bytes_per_token:.2f} bytes each in held-out text",
         "corpus": train.name,
         "sha256 of its names and texts": train.hash,
     }
