@@ -70,16 +70,24 @@ def test_names_build_what_they_say():
     )
 
 
+FLAGS = ("crossing", "logits_eos_inf", "confidence_eos_eot_inf")  # settings that are 0 (no) or 1 (yes)
+
+
 def test_settings_in_a_name_take_the_place_of_the_published_ones():
     assert make_sampler("threshold:tau=0.8") == Unmask(Threshold(0.8), Confidence())
     assert make_sampler("threshold") == make_sampler("threshold:tau=0.9")
-    assert make_sampler("dream-entropy:alg_temp=0.3", num_steps=4).position == Confidence("entropy", 0.3, linear=True)
+    assert make_sampler("dream-entropy:alg_temp=0.3", num_steps=4).position == Confidence(
+        "entropy", 0.3, linear=True, shaped=True
+    )
     loop = make_sampler("remdm-loop:eta=0.1,level=0.8")
     assert loop.revise.path.sigma == During(Cap(0.1), 0.55, 0.05)
     assert loop.revise.path.schedule == Plateau(0.55, 0.05, 0.8)
     for name, preset in PRESETS.items():  # every setting is used
         for key, value in preset.settings.items():
-            assert make_sampler(f"{name}:{key}={value * 0.95 + 0.013}") != make_sampler(name), f"{name}: {key}"
+            other = 1 - value if key in FLAGS else value + 1 if key == "eot" else value * 0.95 + 0.013
+            base = f"{name}:confidence_eos_eot_inf=1" if key == "eot" else name  # which alone reads it
+            changed = f"{base}{',' if ':' in base else ':'}{key}={other:g}"
+            assert make_sampler(changed) != make_sampler(base), changed
 
 
 def test_exactness_is_derived_from_the_rules():
@@ -94,6 +102,7 @@ def test_exactness_is_derived_from_the_rules():
         "dream-entropy",
         "left-to-right",
         "causal",
+        "bd3-lm",
     }
     assert not make_sampler("first-hitting", temperature=0.9).exact
     assert not make_sampler("causal", top_p=0.9).exact
