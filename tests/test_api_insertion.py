@@ -136,8 +136,9 @@ def test_sampling_options_arrive(ilm: LanguageModel) -> None:
     three = ilm.sample(sampler="insertion:at_once=3", length=24, seed=1)[0]
     assert three.nfe < three.num_tokens
     assert [make_sampler(name) for name in ("insertion", "ilm")] == [
-        Insert(), Insert(position=TokenRule(top_k=1), stop=0.9)
-    ]  # fmt: skip
+        Insert(),
+        Insert(position=TokenRule(top_k=1, crossing=False), token=TokenRule(crossing=False), stop=0.9),
+    ]
     assert make_sampler(
         "insertion:position_top_k=2,position_top_p=0.5,position_temperature=0.3,stop=0.4,at_once=2", top_p=0.9
     ) == Insert(TokenRule(0.3, 2, 0.5), TokenRule(top_p=0.9), stop=0.4, at_once=2)

@@ -21,7 +21,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-LONGEST_FUNCTION, LONGEST_FILE = 60, 350
+LONGEST_FUNCTION, LONGEST_FILE = 80, 500  # more owes a reason below
 LONG_FUNCTIONS: dict[str, str] = {}  # "file.py:name": why it must be longer
 LONG_FILES: dict[str, str] = {}
 RANDOM_CALLS = {
