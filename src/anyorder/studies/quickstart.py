@@ -39,7 +39,7 @@ EVALUATIONS = 6  # of a run on its way, and as many checkpoints
 # Seconds of one step on the reference machine, validation included; for what is said before a run, nothing else.
 REFERENCE: Final = "2 cores with AVX2"
 OTHER_SECONDS = 45.0  # reading text, the starter, scoring, sampling, the page
-SECONDS_PER_STEP: Final = {"puzzle-mdm": 0.1, "puzzle-arm": 0.2, "text-mdm": 0.45, "text-arm": 0.45}
+SECONDS_PER_STEP: Final = {"puzzle-mdm": 0.1, "puzzle-arm": 0.2, "text-mdm": 1.1, "text-arm": 1.1}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Scale:
     rough: bool
 
 
-FULL: Final = Scale(puzzle_steps=120, text_steps=160, corpus="stdlib", length=128, times=5, rows=128, rough=False)
+FULL: Final = Scale(puzzle_steps=120, text_steps=100, corpus="stdlib", length=128, times=5, rows=128, rough=False)
 QUICK: Final = Scale(
     puzzle_steps=120,
     text_steps=20,
