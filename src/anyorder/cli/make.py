@@ -19,7 +19,7 @@ def quickstart(args: list[str]) -> None:
         "command goes on where it was.",
         example="  anyorder quickstart\n  anyorder quickstart --quick",
     )
-    parser.add_argument("--quick", action="store_true", help="the same in about a minute; figures are rough")
+    parser.add_argument("--quick", action="store_true", help="the same in about two minutes; figures are rough")
     parser.add_argument("--minutes", help=argparse.SUPPRESS)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default runs/quickstart, of --quick runs/quickstart-quick"
