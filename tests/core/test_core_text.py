@@ -53,11 +53,11 @@ NO_TEXT = {
     "text".encode("utf-16-le"): "byte 1 is zero, which no UTF-8 text holds; if it is UTF-16, convert it with iconv",
     b"caf\xe9 noir": r"byte 3 \(0xe9\) is not UTF-8; convert the file, for example with iconv -f latin1 -t utf-8",
     b"\xff\xfe\x41": "byte 2 is not UTF-16; get the file again",
-    gzip.compress(b"a" * 99)[:-9]: "compressed, and not whole; get the file again",
-    gzip.compress(b"a" * 99)[:-8] + b"12345678": "compressed, and not whole",
+    gzip.compress(b"a" * 99, mtime=0)[:-9]: "compressed, and not whole; get the file again",
+    gzip.compress(b"a" * 99, mtime=0)[:-8] + b"12345678": "compressed, and not whole",
     bz2.compress(b"a" * 99)[:-9] + b"123456789": "compressed, and not whole",
     lzma.compress(b"a" * 99)[:-9]: "compressed, and not whole",
-    gzip.compress(b"PAR1\x15\0"): "a Parquet table",
+    gzip.compress(b"PAR1\x15\0", mtime=0): "a Parquet table",
 }
 
 

@@ -57,7 +57,7 @@ MARK = b"\xef\xbb\xbf"
     [
         ("x.JSONL", LINES),
         ("x.ndjson", MARK + LINES),
-        ("x.jsonl.gz", gzip.compress(LINES)),
+        ("x.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("x.jsonl", LINES.decode().encode("utf-16")),
         ("x.json", LINES),
         ("x.txt", LINES),

@@ -269,7 +269,7 @@ def test_files_and_folders_are_read_by_name(tmp_path):
 
 def test_task_files_are_json_lines_of_any_name_and_spelling(tmp_path):
     line = b'{"prompt": "p", "target": "t"}\n'
-    files = {"a.ndjson": line, "b.JSONL": b"\xef\xbb\xbf" + line, "c.jsonl.gz": gzip.compress(line)}
+    files = {"a.ndjson": line, "b.JSONL": b"\xef\xbb\xbf" + line, "c.jsonl.gz": gzip.compress(line, mtime=0)}
     files["d.jsonl"] = line.decode().encode("utf-16")
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
