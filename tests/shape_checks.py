@@ -3,7 +3,8 @@
 jaxtyping and beartype check every call and compile a check whenever a nested function is defined, which together took
 more than half of the suite's time. `--jaxtyping-packages` still says what is checked; the decorator it applies is
 replaced here by one that compiles a check when a function is first called, and repeats it for every combination of
-types, dtypes and shapes, of arguments and of the result, that the function has not had in this process.
+types, dtypes and shapes, of arguments and of the result, that the function has not had in this process. A function
+whose last CALM calls had nothing new is looked at every EVERY calls until one has.
 """
 
 import dataclasses
@@ -18,6 +19,8 @@ import jaxtyping
 import torch
 
 TENSORS = frozenset({torch.Tensor, torch.nn.Parameter})
+CALM = 200
+EVERY = 16
 LOOK = 4  # elements of a container that tell it from another one; beartype looks at one
 jaxtyped = jaxtyping.jaxtyped
 calls = threading.local()  # those whose arguments are being checked
@@ -30,6 +33,7 @@ class Checks:
     code: CodeType
     seen: dict[Hashable, set[Hashable]]
     run: Callable[..., Any] | None = None
+    calm: int = 0  # calls since one had a new signature
 
 
 CHECKS: dict[int, Checks] = {}  # by identity: equal code of two dataclasses may have other annotations
@@ -74,14 +78,19 @@ def once_per_signature(fn: Any = None, *, typechecker: Any) -> Any:
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        checks.calm += 1
+        if checks.calm > CALM and checks.calm % EVERY:
+            return fn(*args, **kwargs)
         key = (*map(signature, args), *((name, signature(v)) for name, v in kwargs.items()))
         known = checks.seen.get(key)
         if known is None:
+            checks.calm = 0
             out = run_checked(lambda: fn(*args, **kwargs), args, kwargs)
             checks.seen.setdefault(key, set()).add(signature(out))
             return out
         out = fn(*args, **kwargs)
         if (result := signature(out)) not in known:
+            checks.calm = 0
             run_checked(lambda: out, args, kwargs)
             known.add(result)
         return out

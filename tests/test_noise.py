@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyorder.core.noise import MASK32, Noise, philox4x32
+from anyorder.core.noise import BLOCK, MASK32, Noise, philox4x32, philox4x32_numpy
 
 KNOWN = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
@@ -25,6 +25,14 @@ def test_philox_known_answers(counter, key, answer):
     got = philox4x32(tuple(torch.tensor(w) for w in words(counter)), tuple(words(key)))
     assert [int(w) for w in got] == words(answer)
     assert list(philox4x32(tuple(words(counter)), tuple(words(key)))) == words(answer)
+    many = tuple(torch.full((3,), w) for w in words(counter))
+    assert [w.tolist() for w in philox4x32_numpy(many, tuple(words(key)))] == [[w] * 3 for w in words(answer)]
+
+
+def test_philox_is_the_same_in_tensors_and_in_arrays():
+    counter = tuple(torch.randint(0, MASK32 + 1, (BLOCK // 2 + 1, 3)) for _ in range(4))
+    for one, other in zip(philox4x32(counter, (7, 9)), philox4x32_numpy(counter, (7, 9))):
+        assert torch.equal(one, other)
 
 
 def ks(u: torch.Tensor) -> float:
@@ -103,7 +111,8 @@ def test_one_uniform_has_no_axis_and_none_have_their_shape():
 def test_no_bits_and_all_bits_stay_inside(monkeypatch):
     """Both ways to make uniforms, at the ends of what Philox can say."""
     for word, u in ((0, 2.0**-65), (MASK32, 1 - 2.0**-53)):
-        monkeypatch.setattr("anyorder.core.noise.philox4x32", lambda c, key, w=word: tuple(x * 0 + w for x in c))
+        for name in ("philox4x32", "philox4x32_numpy"):
+            monkeypatch.setattr(f"anyorder.core.noise.{name}", lambda c, key, w=word: tuple(x * 0 + w for x in c))
         assert Noise.of(0).uniform(torch.arange(2)).tolist() == [u] * 2
         assert Noise.of(0).uniform(torch.arange(40)).tolist() == [u] * 40
 

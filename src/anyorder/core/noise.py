@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -16,7 +17,8 @@ MASK32 = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
-FEW = 32  # uniforms on a CPU that come quicker one by one, as Python's numbers, than out of 130 tensor operations
+FEW = 4  # uniforms on a CPU that come quicker one by one, as Python's numbers, than out of 60 array operations
+BLOCK = 1 << 14  # counters whose words stay in a core's cache from round to round
 
 Counter = Int[Tensor, "*#S"] | int
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -36,6 +38,29 @@ def philox4x32(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> 
         c0, c1 = ((p1 >> 32) & MASK32) ^ c1 ^ k0, p1 & MASK32
         c2, c3 = ((p0 >> 32) & MASK32) ^ c3 ^ k1, p0 & MASK32
         k0, k1 = (k0 + WEYL[0]) & MASK32, (k1 + WEYL[1]) & MASK32
+    return c0, c1, c2, c3
+
+
+def philox4x32_numpy(counter: Words, key: tuple[int, int]) -> Words:
+    """What `philox4x32` gives, on the CPU, in a third of its time: both products of a round are one operation."""
+    parts = [c.numpy().ravel().view(np.uint64) for c in counter]
+    out = torch.empty((4, parts[0].size), dtype=torch.int64)
+    mask, multipliers = np.uint64(MASK32), np.array(MULTIPLIERS, np.uint64)[:, None]
+    for begin in range(0, parts[0].size, BLOCK):
+        block = slice(begin, begin + BLOCK)
+        even, odd = np.stack([parts[0][block], parts[2][block]]), np.stack([parts[1][block], parts[3][block]])
+        product = np.empty_like(even)
+        for i in range(ROUNDS):
+            round_key = [[(k + i * w) & MASK32] for k, w in zip(key, WEYL)]
+            np.multiply(even, multipliers, out=product)  # wraps modulo 2^64, as two words of 32 bits do not
+            np.right_shift(product, np.uint64(32), out=even)
+            np.bitwise_xor(even[::-1], odd, out=odd)
+            np.bitwise_xor(odd, np.array(round_key, np.uint64), out=odd)
+            np.bitwise_and(product, mask, out=product)
+            even, odd, product = odd, product[::-1], even
+        for word, values in zip(out, (even[0], odd[0], even[1], odd[1])):
+            word.numpy().view(np.uint64)[block] = values
+    c0, c1, c2, c3 = out.view(4, *counter[0].shape).unbind()
     return c0, c1, c2, c3
 
 
@@ -85,7 +110,10 @@ class Noise:
         return z
 
     def _philox(self, r: Word, s: Word, p: Word) -> tuple[Word, Word, Word, Word]:
-        return philox4x32((p & MASK32, s & MASK32, r & MASK32, (r >> 32) & MASK32), self.key)
+        counter = (p & MASK32, s & MASK32, r & MASK32, (r >> 32) & MASK32)
+        if isinstance(r, Tensor) and r.device.type == "cpu":
+            return philox4x32_numpy(counter, self.key)
+        return philox4x32(counter, self.key)
 
 
 def _broadcast(row: Counter, step: Counter, position: Counter) -> tuple[Tensor, Tensor, Tensor]:

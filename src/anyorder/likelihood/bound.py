@@ -17,7 +17,7 @@ from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.types import Canvas
-from anyorder.likelihood.once import ask_once
+from anyorder.core.dedup import ask_once
 from anyorder.likelihood.packing import packed
 
 

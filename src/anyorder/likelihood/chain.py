@@ -11,7 +11,7 @@ from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
 from anyorder.likelihood.bound import Estimate
-from anyorder.likelihood.once import ask_once
+from anyorder.core.dedup import ask_once
 
 
 def exact_causal(

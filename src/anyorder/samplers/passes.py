@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from anyorder.core.dedup import unique_rows
 from anyorder.core.protocols import Denoiser, Priced
 from anyorder.core.types import Canvas, Vocab, take_rows
 
@@ -131,12 +132,10 @@ class Passes:
         """One pass over the different rows among these."""
         if len(at) == 1:
             return self.model(canvas, at)
-        different, copy_of = torch.unique(content, dim=0, return_inverse=True)
-        if len(different) == len(at):
+        first, copy_of = unique_rows(content)
+        if len(first) == len(at):
             return self.model(canvas, at)
-        first = torch.full((len(different),), len(at), device=at.device)
-        first = first.scatter_reduce(0, copy_of, torch.arange(len(at), device=at.device), "amin")
-        union = torch.zeros(len(different), at.shape[1], dtype=torch.int64, device=at.device)
+        union = torch.zeros(len(first), at.shape[1], dtype=torch.int64, device=at.device)
         union = union.index_add(0, copy_of, at.long()) > 0
         said = self.model(take_rows(canvas, first), union)
         row, position = at.nonzero(as_tuple=True)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from anyorder.core.dedup import ask_once, unique_rows
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
 from anyorder.likelihood.bound import count_form
 from anyorder.likelihood.conditional import Question, score_answers
-from anyorder.likelihood.once import ask_once
 from anyorder.testing.contracts import CountingDenoiser
 from anyorder.testing.oracle import RandomTable
 
@@ -22,6 +22,12 @@ OTHER = {
     "segment": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 2, 2]]),
     "fixed": torch.eye(5, 4).bool(),
 }
+
+
+def test_rows_are_found_where_they_stand_first():
+    first, same_as = unique_rows(torch.tensor([[1, 2], [0, 5], [1, 2], [0, 4], [0, 5]]))
+    assert (first.tolist(), same_as.tolist()) == ([0, 1, 3], [0, 1, 0, 2, 1])
+    assert [len(part) for part in unique_rows(torch.zeros(0, 3, dtype=torch.int64))] == [0, 0]
 
 
 @pytest.mark.parametrize("segment", [None, torch.tensor([1, 1, 1, 0]).expand(5, 4)])
