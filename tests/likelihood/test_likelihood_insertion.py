@@ -107,21 +107,21 @@ def test_prompt_is_given_and_documents_of_a_row_add_up() -> None:
 
 
 def test_stderr_is_calibrated() -> None:
-    """z-scores of 400 rows with the same text have unit variance."""
+    """z-scores of 200 rows with the same text have unit variance."""
     law = Strings.of(LAWS[2])
     oracle = InsertionOracle(law, "document")  # not the optimum, so draws differ
-    tokens = torch.tensor([[0, 0, 1, 1]]).expand(400, -1)
+    tokens = torch.tensor([[0, 0, 1, 1]]).expand(200, -1)
     made = insertion_bound(
         oracle,
         tokens,
         target=torch.ones_like(tokens) > 0,
-        row_id=torch.arange(400),
-        draws=64,
+        row_id=torch.arange(200),
+        draws=32,
         noise=NOISE,
         replicates=16,
     )
     z = (made.nats - made.nats.mean()) / made.stderr
-    assert float(z.var()) == pytest.approx(15 / 13, abs=0.3)
+    assert float(z.var()) == pytest.approx(15 / 13, abs=0.4)  # four standard errors
 
 
 def test_wrong_models() -> None:

@@ -43,28 +43,28 @@ def insertion_bound(
     Args:
         draws: network rows per row, a multiple of `replicates`.
         replicates: independent stratified groups, at least 2, whose spread gives the standard error.
+        rows_per_pass: draws, of one row or of many, that go through the network together.
     Raises:
         ValueError: a model that does not insert, or end-of-document inside a document.
     Source:
         derived in docs/reproduce/ilm.md for the objective of arXiv:2505.05755, which reports no likelihood.
     """
     inserting = inserting_of(model)
+    given = documents(Batch(tokens, target, segment, row_id), vocab=model.vocab)
+    num_tokens = torch.zeros_like(row_id).index_add(0, given.row, given.size)
     level = strata(row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
-    value = torch.zeros(len(tokens), draws, dtype=torch.float64, device=tokens.device)
-    num_tokens = torch.zeros_like(row_id)
-    for start in range(0, len(tokens), rows_per_pass):
-        part = slice(start, start + rows_per_pass)
-        batch = Batch(tokens[part], target[part], None if segment is None else segment[part], row_id[part])
+    value = torch.zeros(len(tokens) * draws, dtype=torch.float64, device=tokens.device)
+    for pair in torch.arange(len(value), device=tokens.device).split(rows_per_pass):
+        row, draw = pair // draws, pair % draws
+        batch = Batch(tokens[row], target[row], None if segment is None else segment[row], row_id[row])
         given = documents(batch, vocab=model.vocab)
-        num_tokens[part] = num_tokens[part].index_add(0, given.row, given.size)
-        for draw in range(draws):
-            missing = how_many(given, level[part, draw], batch.sample_id, noise=noise)
-            thinned = thin(batch, given, missing, vocab=model.vocab, noise=noise.at(draw))
-            out = inserting.insertion(thinned.canvas, thinned.canvas.window)
-            where = insertion_nll(out, thinned, eos_id=end_of(model.vocab)).double()
-            bound = draw_of_bound(where, stop_nll(out, thinned).double(), thinned)
-            value[part, draw] = value[part, draw].index_add(0, thinned.row, bound)
-    means = value.view(len(value), replicates, -1).mean(-1)
+        missing = how_many(given, level[row, draw], batch.sample_id, noise=noise)
+        thinned = thin(batch, given, missing, vocab=model.vocab, noise=noise, step=draw)
+        out = inserting.insertion(thinned.canvas, thinned.canvas.window)
+        where = insertion_nll(out, thinned, eos_id=end_of(model.vocab)).double()
+        bound = draw_of_bound(where, stop_nll(out, thinned).double(), thinned)
+        value = value.index_add(0, pair[thinned.row], bound)
+    means = value.view(len(tokens), replicates, -1).mean(-1)
     return summary(means, num_tokens=num_tokens, nfe=draws * inserting.nfe, estimator="insertion_bound")
 
 

@@ -106,16 +106,25 @@ def how_many(
 
 
 def thin(
-    batch: Batch, given: Documents, missing: Int[Tensor, " S"], *, vocab: Vocab, noise: Noise, pack: bool = True
+    batch: Batch,
+    given: Documents,
+    missing: Int[Tensor, " S"],
+    *,
+    vocab: Vocab,
+    noise: Noise,
+    step: Int[Tensor, " B"] | int = 0,
+    pack: bool = True,
 ) -> Thinned:
     """Take a uniformly random set of n tokens out of each document's body.
 
     Args:
         missing: n of each document.
+        step: which of several draws of the same row each row is.
         pack: what is left of several documents may share a row; the loss is the same.
     """
     position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    u = noise.at("drop").uniform(batch.sample_id[:, None], 0, position)[given.body]
+    step = torch.as_tensor(step, device=position.device).expand(len(batch.tokens))
+    u = noise.at("drop").uniform(batch.sample_id[:, None], step[:, None], position)[given.body]
     gone = torch.zeros_like(given.body).masked_scatter(
         given.body, ranks_within(u, given.of[given.body], given.size) < missing[given.of[given.body]]
     )
