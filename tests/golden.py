@@ -33,6 +33,7 @@ sys.path[:0] = [str(HERE / "hub"), str(HERE)]  # small checkpoints in published 
 NAMES: dict[str, str] = {}  # today's key of a result -> its key when it was recorded
 DROPPED = {"seconds", "tokens_per_second", "sha256", "package", "folder", "path", "device", "tokenizer"}
 FULL, HEAD = 12, 4  # values of a column that are kept whole; of a longer one, how many beside its sums or hash
+LEAST = 0.05  # of the scale of a column: below it differences are rounding, as of two equal likelihoods
 SHOWN = 8  # differences of an area that are printed
 Cases = Iterator[tuple[str, Any]]
 
@@ -99,11 +100,11 @@ def equal(old: Any, new: Any, tolerance: float) -> bool:
         return False
     if isinstance(old, dict):
         size = old["sums"][-1]
-        near = all(abs(a - b) <= tolerance * max(size, 1e-30) for a, b in zip(old["sums"], new["sums"]))
-        scale = max(size / old["n"], *map(abs, old["head"]))
+        near = all(abs(a - b) <= tolerance * max(size, LEAST) for a, b in zip(old["sums"], new["sums"]))
+        scale = max(size / old["n"], LEAST, *map(abs, old["head"]))
         heads = all(abs(a - b) <= tolerance * scale for a, b in zip(old["head"], new["head"]))
         return old["n"] == new["n"] and near and heads
-    scale = max(map(abs, old), default=0.0)
+    scale = max([LEAST, *map(abs, old)])
     return len(old) == len(new) and all(abs(a - b) <= tolerance * scale for a, b in zip(old, new))
 
 
