@@ -47,14 +47,24 @@ def varied_canvas(length=8):
     return Canvas(canvas.x, canvas.fixed, window, canvas.segment, canvas.row_id)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", PRESETS)
+# One preset of each way to go: by the clock, by counts, by order, with taking back, drawing first, left to right.
+KINDS_OF_WAYS = ("first-hitting", "ancestral", "top-prob", "remdm-cap", "p2", "low-confidence", "causal")
+COMBINED = [
+    pytest.param(name, setting, marks=pytest.mark.slow)
+    if setting in ("blocks of 1", "greedy") and name not in KINDS_OF_WAYS
+    else (name, setting)
+    for name in PRESETS
+    for setting in SETTINGS
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), COMBINED)
 def test_samplers(name, setting):
     values = SETTINGS[setting]
-    paces = (2,) if values.get("block") == 1 else (1, 3)  # of a block; of one token the second step has nothing left
+    paces = {"plain": (1, 3), "blocks of 1": (2,)}.get(setting, (3,))  # of one token the second step has nothing left
     for num_steps in paces if PRESETS[name].paced else (None,):
         token = make_sampler(name, **{k: v for k, v in values.items() if k != "block"}).token
-        for model in MODELS.get(name, [CHAIN, TABLE]):
+        for model in MODELS.get(name, [TABLE, CHAIN] if setting == "plain" else [TABLE]):
             check_sampler(
                 lambda n=num_steps: make_sampler(name, num_steps=n, **values),
                 model,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from anyorder.core import dedup
 from anyorder.core.dedup import ask_once, unique_rows
 from anyorder.core.noise import Noise
 from anyorder.core.types import Canvas
@@ -24,7 +25,9 @@ OTHER = {
 }
 
 
-def test_rows_are_found_where_they_stand_first():
+@pytest.mark.parametrize("factor", [dedup.HASH, 0])
+def test_rows_are_found_where_they_stand_first_and_a_hash_that_says_nothing_is_not_believed(monkeypatch, factor):
+    monkeypatch.setattr(dedup, "HASH", factor)
     first, same_as = unique_rows(torch.tensor([[1, 2], [0, 5], [1, 2], [0, 4], [0, 5]]))
     assert (first.tolist(), same_as.tolist()) == ([0, 1, 3], [0, 1, 0, 2, 1])
     assert [len(part) for part in unique_rows(torch.zeros(0, 3, dtype=torch.int64))] == [0, 0]

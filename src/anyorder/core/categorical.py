@@ -39,7 +39,7 @@ def log_prob_of(logits: Float[Tensor, "N V"], tokens: Int[Tensor, " N"]) -> Floa
     its own size (`rest`).
     """
     out = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
-    for rows in _chunks(logits):
+    for rows in row_chunks(logits):
         x = below_top(logits[rows])
         chosen = x.gather(-1, tokens[rows, None]).squeeze(-1)
         out[rows] = chosen.double() - rest(x).log1p()
@@ -154,7 +154,7 @@ def draw_with_log_prob(
     """`draw`, and the log-probability of each drawn token (nats, float64, to 1e-6; nan where there is no law)."""
     if u.dtype != torch.float64:
         raise ValueError(f"u.dtype={u.dtype}: must be torch.float64, as Noise.uniform returns; do not cast the noise")
-    chunks = list(_chunks(logits))
+    chunks = list(row_chunks(logits))
     if len(chunks) < 2:
         return _draw_rows(logits, u)
     token, logp = zip(*(_draw_rows(logits[rows], u[rows]) for rows in chunks))
@@ -166,10 +166,10 @@ def exponential(u: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     return -torch.log1p(-u)
 
 
-def _chunks(logits: Float[Tensor, "N V"]) -> Iterator[slice]:
+def row_chunks(logits: Float[Tensor, "N V"]) -> Iterator[slice]:
     """Slices of rows that bound the working memory; results do not depend on them."""
     rows = max(1, (CHUNK if logits.device.type == "cpu" else 16 * CHUNK) // logits.shape[-1])
-    return (slice(start, start + rows) for start in range(0, len(logits), rows))
+    return (slice(start, start + rows) for start in range(0, max(1, len(logits)), rows))
 
 
 def _blocks(mass: Float[Tensor, "N V"]) -> Float[Tensor, "N G"]:

@@ -9,6 +9,8 @@ from torch import Tensor
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, take_rows
 
+HASH = 0x5851F42D4C957F2D
+
 
 def ask_once(model: Denoiser, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[Tensor, "N V"]:
     """The logits `model(canvas, at)`, from one row of each set of rows that are the same in every respect.
@@ -23,16 +25,29 @@ def ask_once(model: Denoiser, canvas: Canvas, at: Bool[Tensor, "B L"]) -> Float[
 
 
 def unique_rows(rows: Int[Tensor, "B K"]) -> tuple[Int[Tensor, " U"], Int[Tensor, " B"]]:
-    """Where each different row stands first, in that order, and for every row which of them it equals."""
-    places: dict[bytes, int] = {}
-    first, same_as = [], []
-    # By their bytes: sorting whole rows, as torch.unique does, takes fifty times as long.
-    for i, row in enumerate(rows.cpu().contiguous().numpy()):
-        place = places.setdefault(row.tobytes(), len(places))
-        if place == len(first):
-            first.append(i)
-        same_as.append(place)
-    return rows.new_tensor(first, dtype=torch.int64), rows.new_tensor(same_as, dtype=torch.int64)
+    """Where each different row stands first, in that order, and for every row which of them it equals.
+
+    Rows are compared by a hash and then checked: sorting whole rows takes fifty times as long.
+    """
+    hashed = (rows * _powers(rows.shape[1], rows.device)).sum(-1)
+    first, same_as = _first_of(hashed.unique(return_inverse=True)[1])  # type: ignore[no-untyped-call]
+    if not torch.equal(rows[first[same_as]], rows):
+        first, same_as = _first_of(torch.unique(rows, dim=0, return_inverse=True)[1])
+    return first, same_as
+
+
+def _powers(count: int, device: torch.device) -> Int[Tensor, " K"]:
+    """Powers of an odd number, modulo 2^64: the weights of a polynomial hash."""
+    return torch.full((count,), HASH, dtype=torch.int64, device=device).cumprod(0)
+
+
+def _first_of(group: Int[Tensor, " B"]) -> tuple[Int[Tensor, " U"], Int[Tensor, " B"]]:
+    """The first member of each group, smallest first, and every member's group in that order."""
+    place = torch.arange(len(group), device=group.device)
+    size = int(group.max()) + 1 if len(group) else 0
+    first = place.new_full((size,), len(group)).scatter_reduce(0, group, place, "amin")
+    order = first.argsort()
+    return first[order], order.argsort()[group]
 
 
 def _places(at: Bool[Tensor, "B L"], asked: Bool[Tensor, "U L"], same_as: Int[Tensor, " B"]) -> Int[Tensor, " N"]:

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anyorder.core.categorical import below_top, log_prob_of, rest, total
+from anyorder.core.categorical import below_top, log_prob_of, rest, row_chunks, total
 from anyorder.samplers.look import Look
 
-CHUNK = 64  # positions whose law is held at a time beside the logits
 LEAST = -1e4  # its exponential is 0 in float32 and float64, and 0 times it is 0
 Score = Callable[[Float[Tensor, "N V"]], Float[Tensor, " N"]]
 
@@ -72,7 +71,7 @@ def certainty(look: Look, score: str, *, shaped: bool = False, without: tuple[in
 def of_law(look: Look, score: Score, *, shaped: bool = False) -> Float[Tensor, " N"]:
     """A function of the logits at each open position; exact to 1e-7 nats, to float64 for float64 logits."""
     shape = look.token.shape if shaped else (lambda logits: logits)
-    return torch.cat([score(shape(rows)) for rows in torch.split(look.logits, CHUNK)])
+    return torch.cat([score(shape(look.logits[rows])) for rows in row_chunks(look.logits)])
 
 
 def _drawn(look: Look, shaped: bool, without: tuple[int, ...]) -> Float[Tensor, " N"]:

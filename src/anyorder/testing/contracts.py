@@ -157,8 +157,8 @@ def _check_logp(model: Denoiser, before: Canvas, sample: Sample, law: Law | None
 
 
 def _batches(size: int) -> list[Int[Tensor, " N"]]:
-    """Each row alone, all backwards, and the odd rows."""
-    alone = [torch.tensor([row]) for row in range(size)]
+    """The first, the last but two and the last but one row alone, all backwards, and the odd rows."""
+    alone = [torch.tensor([row]) for row in sorted({0, size - 3, size - 2} & set(range(size)))]
     return [*alone, torch.arange(size).flip(0), torch.arange(1, size, 2)]
 
 
