@@ -6,6 +6,8 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.anyorder-setup
 EXTRAS ?= test,dev
 export OMP_WAIT_POLICY ?= passive
+# Tests start processes of their own; without bytecode each of them compiles the whole package first.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test test-slow lint bench docs
 

@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from anyorder.core import noise
+
 DEVICE: Final = torch.device("lazy", 0)  # a name that PyTorch knows and nothing else here uses
 ATEN: Final = torch.ops.aten
 MOVES: Final = (ATEN._to_copy.default, ATEN.copy_.default)
@@ -135,10 +137,18 @@ def _indices(given: Any) -> Any:
     return torch.tensor(given) if isinstance(given, list) else given
 
 
+def _philox(counter: Any, key: tuple[int, int], philox: Any = noise.philox4x32) -> Any:
+    """Philox as one operation of this device."""
+    if not any(isinstance(c, Away) for c in counter):
+        return philox(counter, key)
+    return tuple(map(Away, noise.philox4x32_numpy(tuple(map(_held, counter)), key)))
+
+
 @contextlib.contextmanager
 def elsewhere() -> Iterator[torch.device]:
     """A device to move models and rows to, inside the block."""
     views = mock.patch.object(torch, "inference_mode", torch.no_grad)  # tensors made in it have no views of ours
     fused = mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=[DEVICE.type])
-    with _Operations(), _Literals(), views, fused:  # type: ignore[no-untyped-call]
+    integers = mock.patch.object(noise, "philox4x32", _philox)  # 120 operations a draw, which this device makes slowly
+    with _Operations(), _Literals(), views, fused, integers:  # type: ignore[no-untyped-call]
         yield DEVICE
