@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
+from anyorder.core.dedup import ask_once
 from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser, Schedule
 from anyorder.core.types import Canvas
-from anyorder.core.dedup import ask_once
 from anyorder.likelihood.packing import packed
 
 

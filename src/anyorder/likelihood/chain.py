@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from anyorder.core.categorical import log_prob_of
+from anyorder.core.dedup import ask_once
 from anyorder.core.noise import Noise, ranks
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas
 from anyorder.likelihood.bound import Estimate
-from anyorder.core.dedup import ask_once
 
 
 def exact_causal(
