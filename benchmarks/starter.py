@@ -123,14 +123,15 @@ def found_share(model: Transformer, data: RunData, *, span: int, rows: int) -> t
 
 def shown(model: LanguageModel) -> Iterator[str]:
     """Infills and samples with seeds 0 to 9, as Markdown."""
+    yield "\nInfills, the surest position first, temperature 0.5:"
     for parts in INFILLS:
         yield f"\n`{''.join(p if isinstance(p, str) else f'[[{p.num_tokens}]]' for p in parts)!r}`\n"
         for seed in range(10):
             g = model.infill(parts, sampler="top-prob", temperature=0.5, seed=seed)[0]
             yield f"- {seed}: `{g.text!r}`"
-    yield "\nSamples of 64 tokens after `'def main():\\n'`, temperature 0.7:\n"
+    yield "\nSamples of 64 tokens after `'def main():\\n'`, first-hitting, temperature 0.7:\n"
     for seed in range(10):
-        g = model.sample(PROMPT, length=64, sampler="top-prob", temperature=0.7, seed=seed)[0]
+        g = model.sample(PROMPT, length=64, sampler="first-hitting", temperature=0.7, seed=seed)[0]
         yield f"```python\n# seed {seed}\n{g.text}\n```"
 
 

@@ -64,6 +64,12 @@ def two_files(text):
     return fill
 
 
+def test_files_of_a_folder_may_be_read_by_those_who_may_enter_it(tmp_path):
+    write_folder(tmp_path / "model", lambda folder: (folder / "model.safetensors").touch(mode=0o600))
+    folder, file = (p.stat().st_mode & 0o666 for p in (tmp_path / "model", tmp_path / "model" / "model.safetensors"))
+    assert folder == file
+
+
 def test_write_folder_replaces_whole_folders(tmp_path):
     write_folder(tmp_path / "f", two_files("1"))
     assert contents(tmp_path) == {"f/one": b"1", "f/sub/two": b"1"}

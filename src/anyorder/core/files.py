@@ -36,8 +36,10 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         fill(temporary)
+        readers = temporary.stat().st_mode & 0o666  # safetensors makes files that only their owner may read
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(readers)
                 with file.open("rb") as f:
                     os.fsync(f.fileno())
         _swap_in(temporary, path)
