@@ -188,8 +188,9 @@ def test_no_rows_draw_nothing():
 
 
 @both_ways
-def test_a_row_without_a_law_says_so():
-    logits = some_logits(4, 300)
+@pytest.mark.parametrize("v", [300, 512])  # with a last block of its own, and in whole blocks
+def test_a_row_without_a_law_says_so(v):
+    logits = some_logits(4, v)
     logits[0], logits[1, 5], logits[2, 5] = -math.inf, math.nan, math.inf
     token, logp = draw_with_log_prob(logits, uniforms(4))
     assert token[:3].tolist() == [-1, -1, -1]

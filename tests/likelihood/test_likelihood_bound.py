@@ -239,3 +239,16 @@ def test_bad_arguments_are_named():
             count_form(TABLE, x, target=everywhere(x), row_id=ids(x), draws=draws, replicates=replicates, noise=SEED)
     with pytest.raises(ValueError, match=r"schedule=LogLinear\(eps=0.001\)"):
         time_form(TABLE, x, target=everywhere(x), row_id=ids(x), draws=4, noise=SEED, schedule=LogLinear())
+
+
+def test_logits_that_are_no_distribution_are_said_and_not_summed():
+    class Broken:
+        nfe, vocab = 1, TABLE.vocab
+
+        def __call__(self, canvas: Canvas, at: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(TABLE(canvas, at), torch.nan)
+
+    x = torch.tensor([[0, 1, 2]])
+    kwargs = {"target": everywhere(x), "row_id": ids(x), "draws": 4, "noise": SEED, "replicates": 2}
+    with pytest.raises(RuntimeError, match="nan or [+]inf at a token that is scored"):
+        count_form(Broken(), x, **kwargs)

@@ -218,6 +218,9 @@ def _find_one_by_one(
     """`_find_together` of a few rows, bit for bit the same."""
     found = []
     for row, blocks, aim in zip(mass, share.tolist(), u.tolist()):
+        if math.isnan(sum(blocks)):  # no distribution
+            found.append((-1, math.nan))
+            continue
         block, _, rest = _locate_one(blocks, aim)
         index, chosen, _ = _locate_one(row[block * BLOCK : (block + 1) * BLOCK].tolist(), rest)
         found.append((block * BLOCK + index if chosen > 0 else -1, chosen))

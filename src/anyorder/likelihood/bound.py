@@ -53,6 +53,8 @@ class Estimate:
         num_tokens: target positions.
         nfe: network passes each row took part in.
         estimator: name of the function that made it.
+    Raises:
+        RuntimeError: a value is nan, which only logits that are no distribution make.
     """
 
     nats: Float[Tensor, " B"]
@@ -60,6 +62,13 @@ class Estimate:
     num_tokens: Int[Tensor, " B"]
     nfe: int
     estimator: str
+
+    def __post_init__(self) -> None:
+        if bool(self.nats.isnan().any()):
+            raise RuntimeError(
+                "the model's logits are nan or +inf at a token that is scored, so it has no probability; "
+                "lower the guidance if there is any, compute in float32, or check that the weights are finite"
+            )
 
     def total(self) -> Total:
         """The sum over rows; their errors are independent, so variances add."""
