@@ -18,7 +18,7 @@ from anyorder.samplers.count import Binomial, One, PerStep
 from anyorder.samplers.look import Look
 from anyorder.samplers.position import Confidence, Moment
 from anyorder.samplers.presets import PRESETS, make_sampler
-from anyorder.samplers.revise import Keep
+from anyorder.samplers.revise import Keep, ReMDM
 from anyorder.samplers.token import TokenRule
 from anyorder.samplers.unmask import Unmask
 from anyorder.testing.contracts import blank, observed
@@ -40,7 +40,13 @@ def few_steps(name, num_steps=FEW):
     return make_sampler(name, num_steps=num_steps if PRESETS[name].paced else None)
 
 
-@pytest.mark.parametrize("name", UNMASKING)
+# Those that take tokens back by chance have their laws enumerated in test_sampler_revise.py, too.
+TAKEN_BACK = [n for n in UNMASKING if isinstance(make_sampler(n).revise, ReMDM) and n != "remdm-cap"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in TAKEN_BACK else n for n in UNMASKING]
+)
 def test_samples_follow_the_enumerated_law(name):
     cool = make_sampler(name, num_steps=2 if PRESETS[name].paced else None, temperature=0.7)
     for sampler in (few_steps(name), cool):

@@ -123,8 +123,9 @@ def test_psi_is_remdm_as_a_matrix(kappa):
             assert kappa == pytest.approx(1 - back / (1 - b))
 
 
-@pytest.mark.parametrize("num_steps", [1, 4, 30])
-@pytest.mark.parametrize("schedule", [Linear(), LogLinear()])
+@pytest.mark.parametrize(
+    ("num_steps", "schedule"), [(1, Linear()), (4, LogLinear()), pytest.param(30, Linear(), marks=pytest.mark.slow)]
+)
 def test_without_taking_back_it_is_ancestral_number_for_number(num_steps, schedule):
     for sigma in (Cap(0.0), Rescale(0.0), Psi(1.0), Corrector(0.0)):
         again = sampler_of(Remasking(num_steps, sigma, schedule))

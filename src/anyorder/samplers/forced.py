@@ -12,6 +12,7 @@ from anyorder.core.categorical import log_prob_of
 from anyorder.core.noise import Noise
 from anyorder.core.protocols import Denoiser
 from anyorder.core.types import Canvas, Carry, Vocab, Write
+from anyorder.samplers.passes import places
 from anyorder.samplers.revise import Keep
 from anyorder.samplers.unmask import Unmask
 
@@ -58,7 +59,7 @@ class Forced:
     def step(self, model: Denoiser, canvas: Canvas, carry: Carry, *, noise: Noise) -> Write:
         heard = Listener(model)
         step = self.inner.step(heard, canvas, carry, noise=noise)
-        text = self.x0[(canvas.row_id[:, None] == self.row_id).int().argmax(-1)]
+        text = self.x0[places(canvas.row_id, among=self.row_id)]
         logits = self.inner.token.law(heard.logits_at(canvas, step.wrote))
         logp = torch.zeros_like(step.logp).masked_scatter(step.wrote, log_prob_of(logits, text[step.wrote]))
         x = torch.where(step.wrote, text, canvas.x)
@@ -90,5 +91,5 @@ class Listener:
         if not self.heard:
             return torch.zeros(0, self.vocab.size, dtype=torch.float64, device=canvas.x.device)
         (row_id, at, logits) = self.heard[0]
-        rows = (row_id[:, None] == canvas.row_id).int().argmax(-1)
+        rows = places(row_id, among=canvas.row_id)
         return logits[wrote[rows][at]]
