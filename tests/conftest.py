@@ -1,8 +1,13 @@
 """One thread per test process: two workers on two cores must not fight, nor sums depend on how many there are."""
 
 import dataclasses
+import fcntl
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -16,6 +21,26 @@ import shape_checks  # noqa: F401 (before anything imports the package)
 torch.set_num_threads(1)
 settings.register_profile("no deadline", deadline=None)  # a busy machine is not a wrong result
 settings.load_profile("no deadline")
+
+
+def program_results(program: Path, tmp_path_factory: pytest.TempPathFactory, *, slow: bool) -> tuple[Path, Any]:
+    """The folder and the JSON of a program of runs, made once for all tests and workers.
+
+    Args:
+        slow: run its `SLOW` scenarios, else the default ones.
+    """
+    base = tmp_path_factory.getbasetemp()
+    name = f"{program.stem}{'_slow' if slow else ''}"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    results = folder / "results.json"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second worker waits here, then finds the results
+        if not results.exists():
+            command = [sys.executable, program, folder, *(["slow"] if slow else [])]
+            env = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=1800)
+            results.write_bytes(done.stdout)
+    return folder, json.loads(results.read_bytes())
 
 
 @dataclasses.dataclass(frozen=True)

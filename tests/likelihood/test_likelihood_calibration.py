@@ -29,7 +29,7 @@ X = torch.tensor([[0, 1, 2, 1]])
 ROWS = Rows(X.expand(SEEDS, -1), torch.ones(SEEDS, 4) > 0, None, torch.arange(SEEDS))
 BOUND, MIXTURE = float(nelbo_enumerated(TABLE, X)), float(any_order_mixture(TABLE, X))
 PLACED = {"target": ROWS.target, "row_id": ROWS.row_id, "noise": NOISE, "rows_per_pass": 8192}
-R = 64  # independent estimates behind an error
+R = 16  # independent estimates behind an error
 
 
 def students(replicates):
@@ -38,10 +38,11 @@ def students(replicates):
 
 
 def check(values, errors, truth, *, replicates):
-    """No bias that 1000 seeds could show, and z-scores of the variance they should have: 0.2 is four errors of it."""
-    assert len(values) == SEEDS
-    assert abs(float((values - truth).mean())) < 4 * float((values - truth).std()) / math.sqrt(SEEDS)
-    assert float(((values - truth) / errors).var()) == pytest.approx(students(replicates), abs=0.2)
+    """No bias that so many seeds could show, and z-scores of the variance they should have, to four errors of it."""
+    kurtosis = 3 + 6 / (replicates - 5)  # of Student's t
+    error = students(replicates) * math.sqrt((kurtosis - 1) / len(values))  # 0.06 of 1000 seeds
+    assert abs(float((values - truth).mean())) < 4 * float((values - truth).std()) / math.sqrt(len(values))
+    assert float(((values - truth) / errors).var()) == pytest.approx(students(replicates), abs=4 * error)
 
 
 FORMS = {
@@ -70,10 +71,11 @@ def test_weights_of_1_over_t_make_the_error_too_small(form):
 
 def test_errors_of_a_mixture_of_orders():
     """Of a logarithm of a mean, so to first order; its bias falls with 1/K, its error with the root."""
-    made = order_mixture(TABLE, ROWS.tokens, orders=128, **PLACED)
+    half = {**PLACED, "target": ROWS.target[: SEEDS // 2], "row_id": ROWS.row_id[: SEEDS // 2]}
+    made = order_mixture(TABLE, ROWS.tokens[: SEEDS // 2], orders=128, **half)
     z = (made.nats - MIXTURE) / made.stderr
     assert abs(float(z.mean())) < 0.25
-    assert float(z.var()) == pytest.approx(1.0, abs=0.2)
+    assert float(z.var()) == pytest.approx(1.0, abs=0.25)  # four errors
 
 
 def test_errors_of_answers_and_of_the_lead_between_them():
@@ -101,7 +103,7 @@ def test_errors_of_documents():
         estimator="count",
         length=4,
         draws=2 * R,
-        replicates=R // 2,
+        replicates=R,
         noise=NOISE,
         rows_at_once=8192,
     )
@@ -117,7 +119,8 @@ def test_errors_over_rows_of_the_loss_by_mask_count():
         at = torch.zeros_like(x, dtype=torch.bool).index_fill(1, torch.tensor(pair), True)
         nll = -chain(Canvas.of(x.masked_fill(at, 3), vocab=chain.vocab), at).gather(-1, x[at][:, None])
         truth += float(chain.log_prob(x).exp() @ nll.view(len(x), 2).mean(-1)) / 6
-    texts = chain.sample(64 * SEEDS, 4, noise=NOISE.at("texts")).view(SEEDS, 64, 4)
+    seeds = SEEDS // 4
+    texts = chain.sample(64 * seeds, 4, noise=NOISE.at("texts")).view(seeds, 64, 4)
     everywhere, ids = torch.ones(64, 4) > 0, torch.arange(64)
     made = [
         loss_by_count(chain, t, target=everywhere, row_id=ids + 64 * i, counts=[2], noise=NOISE)[0]

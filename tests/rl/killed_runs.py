@@ -1,18 +1,15 @@
 """Runs of reinforcement learning, killed with SIGKILL and started again until they end, for test_rl_resume.
 
-A program of its own, as tests/train/resume_runs.py: it forks for every run. Prints one JSON object: for each scenario
-the processes it took, the SHA-256 of what was learned, the metrics and what lies in the folder.
+Part of the program rank_runs.py, which forks for every run. For each scenario: the processes it took, the SHA-256 of
+what was learned, the metrics and what lies in the folder.
 """
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import signal
-import sys
 import traceback
-from pathlib import Path
 
 import torch
 
@@ -98,6 +95,7 @@ KILLS = {
     "inside a line of metrics": [inside_a_line],
     "inside a checkpoint": [inside_a_checkpoint],
 }
+ONE_OF_EACH = [inside_a_line, lambda: after(3), inside_a_checkpoint, lambda: after(5)]  # of one run
 
 
 def background(samples):
@@ -148,17 +146,18 @@ def result(folder, processes):
     }
 
 
-def main(folder):
-    importlib.import_module("torch._dynamo")  # the first optimiser step would load it, in every process anew
+def scenarios(slow):
+    """The kills of each mode, by name."""
+    return dict.fromkeys(MODES, KILLS) if slow else {"alternate": {"one of each": ONE_OF_EACH}}
+
+
+def results(folder, *, slow):
+    """What became of each scenario, and of the same run left alone."""
     out = {}
-    for mode, changed in MODES.items():
-        config = RlConfig(**CONFIG, **changed)
-        for name, kills in {"alone": [], **KILLS}.items():
+    for mode, killed in scenarios(slow).items():
+        config = RlConfig(**CONFIG, **MODES[mode])
+        for name, kills in {"alone": [], **killed}.items():
             place = folder / mode / name.replace(" ", "_")
             number = next(n for n, kill in enumerate([*kills, None], start=1) if ended(config, place, kill))
             out[f"{mode} {name}"] = result(place, number)
-    print(json.dumps(out))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return out

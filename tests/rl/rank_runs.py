@@ -1,7 +1,8 @@
 """Runs of reinforcement learning in one process and in two that share the prompts (gloo), for test_ranks.
 
 A program of its own that forks for every process. Prints one JSON object: of each pair of runs the exit statuses, the
-metrics, the files, and the largest difference between their weights.
+metrics, the files, and the largest difference between their weights; and what killed_runs.py made. "slow" as second
+word: all scenarios.
 """
 
 import dataclasses
@@ -92,12 +93,12 @@ def pair(one, other, statuses):
     }
 
 
-def main(folder):
+def main(folder, slow):
     importlib.import_module("torch._dynamo")  # the first optimiser step would load it, in every process anew
+    out = killed_runs.results(folder / "one", slow=slow)
     killed_runs.ordinary, killed_runs.background = killed_runs.background, some_alike
-    out = {}
-    for name, changed in SCENARIOS.items():
-        config, one, two = RlConfig(**SMALL | changed), folder / name / "1", folder / name / "2"
+    for name in list(SCENARIOS) if slow else ["recorded steps"]:
+        config, one, two = RlConfig(**SMALL | SCENARIOS[name]), folder / name / "1", folder / name / "2"
         statuses = [ranks(1, config, one), ranks(2, config, two)]
         out[name] = pair(one, two, statuses)
     config, killed = RlConfig(**SMALL | SCENARIOS["recorded steps"]), folder / "killed"
@@ -109,4 +110,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), slow="slow" in sys.argv)

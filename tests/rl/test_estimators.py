@@ -180,9 +180,9 @@ def test_the_sandwich_uses_these_terms():
     logp = sum(view_logp(TABLE, rows, v) for v in views)
     torch.testing.assert_close(got.lower, weight * logp, rtol=1e-12, atol=0)
     torch.testing.assert_close(got.upper, (weight * logp.exp() ** 1.5).log() / 1.5, rtol=1e-12, atol=1e-14)
-    many = sandwich(TABLE, repeated(x[:1], 200), noise=SEED, beta=1.5, draws=64)
+    many = sandwich(TABLE, repeated(x[:1], 80), noise=SEED, beta=1.5, draws=64)
     torch.testing.assert_close(many.upper.mean(0), token_terms(TABLE, x[:1], 1.5)[0], rtol=0, atol=0.02)
-    assert torch.equal(many.lower, elbo(TABLE, repeated(x[:1], 200), noise=SEED, draws=64).logp)
+    assert torch.equal(many.lower, elbo(TABLE, repeated(x[:1], 80), noise=SEED, draws=64).logp)
 
 
 def test_upper_at_least_exact_at_least_lower():
@@ -309,7 +309,7 @@ def test_gradients_are_those_of_the_values(name):
         made = EVERY[name](LearnableTable(logits, 2), rows, noise=SEED.at("g"))
         return made if isinstance(made, torch.Tensor) else made.logp
 
-    assert torch.autograd.gradcheck(value, (model.logits,))
+    assert torch.autograd.gradcheck(value, (model.logits,), fast_mode=True)
     (grad,) = torch.autograd.grad(value(model.logits).sum(), model.logits)
     assert bool(grad.any())
 

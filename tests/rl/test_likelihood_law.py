@@ -143,10 +143,11 @@ def test_orders_of_one_set_add_up_to_the_set_s_own_likelihood():
 @pytest.mark.parametrize(("kind", "order", "score", "tempered"), GAMES)
 def test_the_gradient_of_knobs_through_the_likelihood_is_that_of_the_expected_reward(kind, order, score, tempered):
     """Every trajectory by its chance, against central differences; the ratio, which decides the counts, gets none."""
-    counts = (1, 2, 1)
+    counts = (2, 2) if order == "draw_first" else (1, 2, 1)  # drawing all positions has eight times as many
+    steps = len(counts)
     sampler = Steered(TABLES[counts], order=order, score=score, tempered=tempered)
     every = every_trajectory(counts, order)
-    policy = SchedulePolicy(TABLES[counts], StepTable(3), explore="ratio").double()
+    policy = SchedulePolicy(TABLES[counts], StepTable(steps), explore="ratio").double()
     reward = NOISE.at("reward").uniform(torch.arange(len(every.final)))
 
     def logp(added):
@@ -154,18 +155,18 @@ def test_the_gradient_of_knobs_through_the_likelihood_is_that_of_the_expected_re
             policy.body.added.copy_(added)
             hand = TABLES[counts].tensor
             knobs = torch.where(hand > 0, squash(unsquash(hand) + added), 0.0)  # what is off stays off
-            setting = torch.cat([every.setting[..., :1], knobs[:, None, 1:].expand(3, len(every.final), 3)], -1)
+            setting = torch.cat([every.setting[..., :1], knobs[:, None, 1:].expand(steps, len(every.final), 3)], -1)
             under = dataclasses.replace(every, setting=setting)
-            return torch.stack([rescored(kind, sampler, MODEL, under, t) for t in range(3)])
+            return torch.stack([rescored(kind, sampler, MODEL, under, t) for t in range(steps)])
 
-    at, width = 0.3 * NOISE.at("added").normal(torch.arange(12)).view(3, 4).double(), 1e-5
-    want = torch.zeros(12, dtype=torch.float64)
-    for i in range(12):
-        step = torch.zeros(12, dtype=torch.float64).index_fill(0, torch.tensor([i]), width).view(3, 4)
+    at, width = 0.3 * NOISE.at("added").normal(torch.arange(4 * steps)).view(steps, 4).double(), 1e-5
+    want = torch.zeros(4 * steps, dtype=torch.float64)
+    for i in range(4 * steps):
+        step = torch.zeros(4 * steps, dtype=torch.float64).index_fill(0, torch.tensor([i]), width).view(steps, 4)
         up, down = (float((logp(at + s).sum((0, 2)).exp() * reward).sum()) for s in (step, -step))
         want[i] = (up - down) / (2 * width)
     drew = logp(at)
-    tokens = sum(int(counted(kind, every, t).sum()) for t in range(3))
+    tokens = sum(int(counted(kind, every, t).sum()) for t in range(steps))
     taken = dataclasses.replace(every, logp=drew)  # order_logp is 0 there: nothing but their sum is read
     weight = drew.sum((0, 2)).exp() * reward * tokens  # which the normaliser divides by
     model_gradients(

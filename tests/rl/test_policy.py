@@ -63,8 +63,11 @@ def test_a_new_policy_is_the_schedule_made_by_hand(name):
     torch.testing.assert_close(taken.setting[:, 0], INSIDE.tensor, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("counts", [None, Counts()])
-@pytest.mark.parametrize("name", HANDS)
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [(name, None) for name in HANDS]
+    + [pytest.param(n, Counts(), marks=[] if n in ("adanat", "maskgit") else pytest.mark.slow) for n in HANDS],
+)
 def test_a_new_policy_is_every_published_schedule_token_by_token(name, counts):
     """Test T10, to the bit: also at knobs that are 0, where ratios fall on whole tokens, and with many to spare."""
     model = RandomTable(6, NOISE)

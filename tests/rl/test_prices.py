@@ -71,7 +71,7 @@ def passes_at(policy, prices, *, table):
     return taken.nfe.tolist()
 
 
-@pytest.mark.parametrize(("body", "rate", "iterations"), [("table", 0.1, 40), ("figures", 0.02, 60)])
+@pytest.mark.parametrize(("body", "rate", "iterations"), [("table", 0.2, 20), ("figures", 0.05, 45)])
 def test_passes_are_saved_from_the_price_on_at_which_they_cost_more_than_they_bring(body, rate, iterations):
     """Two equal tokens of two values: one pass is right half the time, two always are, so that the second is worth 1/2.
 
@@ -125,7 +125,7 @@ def run(folder, config):
 
 def test_one_run_gives_a_frontier_and_a_schedule_for_each_price(tmp_path):
     """Every answer is worth 1: there is nothing to lose by fewer passes."""
-    records = run(tmp_path, RlConfig(**PRICED))
+    records = run(tmp_path, RlConfig(**PRICED | {"evaluate_every": 12, "save_every": 12}))
     frontier = [r for r in records if r["kind"] == "evaluation"][-1]["frontier"]
     assert [point["price"] for point in frontier] == [0.0, 0.5, 1.0]
     assert [point["reward"] for point in frontier] == [1.0, 1.0, 1.0]
@@ -142,13 +142,14 @@ def test_one_run_gives_a_frontier_and_a_schedule_for_each_price(tmp_path):
 
 
 def test_a_killed_run_with_prices_goes_on_to_the_same_records(tmp_path, monkeypatch):
-    config = RlConfig(**PRICED | {"iterations": 6, "mode": "joint", "evaluate_every": 3})
+    small = {"iterations": 4, "prompts": 2, "group": 3, "evaluate_problems": 2, "evaluate_every": 2, "save_every": 2}
+    config = RlConfig(**PRICED | small | {"mode": "joint"})
     whole = run(tmp_path / "whole", config)
     after = Run.after
 
     def dies(self, done):
         after(self, done)
-        if done == 5:
+        if done == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "after", dies)

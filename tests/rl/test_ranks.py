@@ -1,10 +1,6 @@
 """Two processes that share the prompts learn what one learns, up to the order of sums, also when killed."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,14 +11,11 @@ from anyorder.core import dist
 from anyorder.core.noise import Noise
 from anyorder.rl.diagnostics import Diagnostics
 from anyorder.rl.practice import share
+from conftest import program_results
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    command = [sys.executable, Path(__file__).parent / "rank_runs.py", tmp_path_factory.mktemp("ranks")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=1800)
-    return json.loads(done.stdout)
+def runs_of(factory, *, slow):
+    return program_results(Path(__file__).parent / "rank_runs.py", factory, slow=slow)[1]
 
 
 def near(one, other):
@@ -36,9 +29,12 @@ def near(one, other):
     return one == other
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_two_ranks_learn_what_one_learns(runs, name):
-    found = runs[name]
+DEFAULT = "recorded steps"
+
+
+@pytest.mark.parametrize("name", [n if n == DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in SCENARIOS])
+def test_two_ranks_learn_what_one_learns(tmp_path_factory, name):
+    found = runs_of(tmp_path_factory, slow=name != DEFAULT)[name]
     one, two = found["metrics"]
     assert found["statuses"] == [[0], [0, 0]]
     assert found["files"][0] == found["files"][1]
@@ -49,16 +45,16 @@ def test_two_ranks_learn_what_one_learns(runs, name):
     assert name == "prices" or any(r["skipped"] in (1, 2) for r in iterations)  # a pass less is worth something
 
 
-def test_two_ranks_that_were_killed_go_on_to_the_same_bits(runs):
-    found = runs["killed"]
+def test_two_ranks_that_were_killed_go_on_to_the_same_bits(tmp_path_factory):
+    found = runs_of(tmp_path_factory, slow=False)["killed"]
     assert found["statuses"] == [[-signal.SIGKILL] * 2, [0, 0]]
     assert found["metrics"][0] == found["metrics"][1]
     assert found["files"][0] == found["files"][1]
     assert found["apart"] == 0.0
 
 
-def test_what_the_first_rank_finds_stops_all(runs):
-    found = runs["stopped"]
+def test_what_the_first_rank_finds_stops_all(tmp_path_factory):
+    found = runs_of(tmp_path_factory, slow=False)["stopped"]
     assert found["statuses"] == [[0, 0]]
     assert [(r["iteration"], r["kind"]) for r in found["metrics"]] == [(1, "iteration"), (1, "evaluation")]
 

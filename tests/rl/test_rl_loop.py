@@ -85,9 +85,10 @@ def weights(folder):
 
 
 def test_reward_rises_and_what_was_learned_can_be_used(tmp_path):
-    _, records = run(tmp_path / "run", settings(iterations=30, prompts=4, group=8))
+    rates = {"lr_model": 1e-2, "evaluate_every": 12, "save_every": 12}
+    _, records = run(tmp_path / "run", settings(iterations=12, prompts=4, group=8, **rates))
     rewards = [r["reward"] for r in records if r["kind"] == "iteration"]
-    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
     evaluations = [r for r in records if r["kind"] == "evaluation"]
     assert evaluations[-1]["reward"] > rewards[0] + 0.2
     held = json.loads((tmp_path / "run" / "schedule.json").read_text())
@@ -173,7 +174,10 @@ def test_phases_alternate():
     assert ["+".join(config.phase(i)) for i in range(6)] == ["model", "model", "schedule"] * 2
 
 
-@pytest.mark.parametrize(("mode", "explore"), [("joint", "all"), ("alternate", "all"), ("alternate", "ratio")])
+@pytest.mark.parametrize(
+    ("mode", "explore"),
+    [("joint", "all"), pytest.param("alternate", "all", marks=pytest.mark.slow), ("alternate", "ratio")],
+)
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, mode, explore):
     schedule = SMALL["schedule"] | {"explore": explore}
     config = settings(mode=mode, model_iterations=2, schedule_iterations=2, schedule=schedule, likelihood="augmented")

@@ -1,4 +1,4 @@
-"""Runs killed at many moments, and runs of several ranks, for the tests of resuming.
+"""Runs killed at many moments, and runs of several ranks, for the tests of resuming; "slow" as second word: all.
 
 A program of its own: it loads the libraries once and forks, before it has computed anything, for every run. Prints one
 JSON object: for each scenario the processes it took, the weights' SHA-256, the metrics and what lies in the folder.
@@ -64,6 +64,10 @@ def half_a_deletion(path, *args, **kwargs):
     die()
 
 
+def next_deletion_stops(path):
+    before_call(FILES.shutil, "rmtree", 1, half_a_deletion)
+
+
 def after_step(number):
     def kill(*args):
         original(*args)
@@ -95,6 +99,15 @@ KILLS = {
     "at every third step": [lambda: before_call(Run, "step", 4, killed)] * 4,
     "while resuming": [lambda: after_step(7), lambda: before_call(LOOP, "keep_records", 1, killed)],
 }
+ONE_OF_EACH = [  # of one run, which goes on a little further every time
+    lambda: before_call(LOOP, "append_record", 2, half_a_line),
+    lambda: before_call(CHECKPOINT, "save_file", 5, half_a_file),
+    lambda: before_call(LOOP, "keep_records", 1, killed),
+    lambda: before_call(Run, "step", 4, killed),
+    lambda: before_call(FILES, "_swap_in", 1, killed),
+    lambda: before_call(CHECKPOINT, "remove_folder", 1, next_deletion_stops),
+    lambda: before_call(SAVE, "save_file", 1, half_a_file),
+]
 
 
 def process(kind, folder, prepare=None, **settings):
@@ -158,17 +171,24 @@ def ranks(kind, folder, world, num_micro):
     return result(folder, world)
 
 
-def main(folder):
+def scenarios(slow):
+    """For each kind of process the kills by name, and the worlds: ranks and micro-batches."""
+    if not slow:
+        return {"mdm": ({"one of each": ONE_OF_EACH}, [(1, 1), (2, 2)])}
+    worlds = [(1, 1), (1, 4), (2, 1), (2, 2)]
+    return {"mdm": (KILLS, worlds), "arm": ({"after step 11": KILLS["after step 11"]}, worlds)}
+
+
+def main(folder, slow):
     importlib.import_module("torch._dynamo")  # the first optimiser step would load it, in every process anew
     out = {}
-    for kind in ("mdm", "arm"):
-        for name, kills in {"alone": [], **KILLS}.items():
-            if kind == "mdm" or name in ("alone", "after step 11"):
-                out[f"{kind} {name}"] = interrupted(kind, folder / kind / name.replace(" ", "_"), kills)
-        for world, micro in ((1, 1), (1, 4), (2, 1), (2, 2)):
+    for kind, (kills, worlds) in scenarios(slow).items():
+        for name, moments in {"alone": [], **kills}.items():
+            out[f"{kind} {name}"] = interrupted(kind, folder / kind / name.replace(" ", "_"), moments)
+        for world, micro in worlds:
             out[f"{kind} {world} ranks {micro} micro"] = ranks(kind, folder / kind / f"{world}x{micro}", world, micro)
     print(json.dumps(out))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), slow="slow" in sys.argv)

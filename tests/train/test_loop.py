@@ -24,12 +24,12 @@ from anyorder.train.config import RunConfig
 from anyorder.train.loop import Run, train
 
 LONG = {
-    "optim": {"lr": 1e-2, "min_lr_ratio": 0.0, "warmup_steps": 30, "ema": 0.98, "weight_decay": 0.0},
+    "optim": {"lr": 2e-2, "min_lr_ratio": 0.0, "warmup_steps": 10, "ema": 0.95, "weight_decay": 0.0},
     "batch": {"rows": 128},
-    "num_steps": 600,
-    "save_every": 600,
+    "num_steps": 160,
+    "save_every": 160,
     "log_every": 100,
-    "evaluate": {"every": 600, "rows": 64},
+    "evaluate": {"every": 160, "rows": 64},
 }
 
 
@@ -41,18 +41,18 @@ def gap(law, nats):
 def test_an_mdm_converges_to_the_entropy_of_an_enumerable_language(tmp_path):
     _, law = rows()
     model = load_model(train(config(**LONG), data(), tmp_path, quiet=True)).model
-    assert 0 < gap(law, nelbo_enumerated(model, STATES, target=SCORED)) < 0.03
+    assert 0 < gap(law, nelbo_enumerated(model, STATES, target=SCORED)) < 0.07
     uniform = torch.full_like(law, TARGETS * math.log(3))
     assert gap(law, uniform) > 0.6  # there was something to learn
 
 
 def test_an_arm_converges_to_the_entropy_of_an_enumerable_language(tmp_path):
     _, law = rows()
-    model = load_model(train(config("arm", **LONG | {"num_steps": 300}), data(), tmp_path, quiet=True)).model
+    model = load_model(train(config("arm", **LONG | {"num_steps": 80}), data(), tmp_path, quiet=True)).model
     batch = Batch(STATES, SCORED, None, torch.arange(27))
     nats = Autoregressive().loss(model, batch, noise=Noise.of(0)).nelbo.double()
     assert float((-nats).exp().sum()) < 1 + 1e-5  # a law over all sequences; the rest is on EOS
-    assert 0 < gap(law, nats) < 0.02
+    assert 0 < gap(law, nats) < 0.05
 
 
 GOLDEN = {  # nats per token of five steps, float32; they change only when training itself changes

@@ -1,44 +1,28 @@
 """Killed at any moment and started again, a run ends with the same bits; split over ranks, with the same weights."""
 
-import fcntl
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from resume_runs import KILLS
+from resume_runs import ONE_OF_EACH, scenarios
 from safetensors.torch import load_file
 
-HERE = Path(__file__).parent
+from conftest import program_results
+
+PROGRAM = Path(__file__).parent / "resume_runs.py"
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """All scenarios of resume_runs.py, run once, by whichever test worker comes first."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "resume_runs"
-    results = folder / "results.json"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second worker waits here, then finds the results
-        if not results.exists():
-            command, env = [sys.executable, HERE / "resume_runs.py", folder], {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=1800)
-            results.write_bytes(done.stdout)
-    return folder, json.loads(results.read_bytes())
+def cases(slow):
+    """(kind, name of the kills, how many) and (kind, ranks, micro-batches) of the scenarios of resume_runs.py."""
+    found = scenarios(slow).items()
+    kills = [(kind, name, len(moments)) for kind, (named, _) in found for name, moments in named.items()]
+    return kills, [(kind, *world) for kind, (_, worlds) in found for world in worlds[1:]]
 
 
-CASES = [(kind, name) for kind in ("mdm", "arm") for name in KILLS if kind == "mdm" or name == "after step 11"]
-
-
-@pytest.mark.parametrize(("kind", "name"), CASES)
-def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(runs, kind, name):
-    _, results = runs
+def same_bits(results, kind, name, times):
     alone, killed = results[f"{kind} alone"], results[f"{kind} {name}"]
     assert alone["processes"] == 1
-    assert killed["processes"] > 1  # it was killed indeed
+    assert killed["processes"] == times + 1  # it was killed indeed
     assert killed["sha256"] == alone["sha256"]
     assert killed["files"] == alone["files"]
     assert killed["metrics"] == alone["metrics"]
@@ -46,10 +30,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(runs, kind, name):
     assert len(lines) == len(set(lines)) == 9
 
 
-@pytest.mark.parametrize("kind", ["mdm", "arm"])
-@pytest.mark.parametrize(("world", "micro"), [(1, 4), (2, 1), (2, 2)])
-def test_ranks_and_micro_batches_train_the_same_weights(runs, kind, world, micro):
-    folder, results = runs
+def same_weights(folder, results, kind, world, micro):
     one, many = (folder / kind / name for name in ("1x1", f"{world}x{micro}"))
     for file in ("model/model.safetensors", "step_000012/model.safetensors"):
         a, b = load_file(one / file), load_file(many / file)
@@ -60,3 +41,23 @@ def test_ranks_and_micro_batches_train_the_same_weights(runs, kind, world, micro
     for x, y in zip(expected, got):
         assert {**y, "kind": 0} == pytest.approx({**x, "kind": 0}, rel=1e-4)
         assert y["kind"] == x["kind"]
+
+
+def test_a_run_killed_in_many_ways_ends_with_the_bits_of_one_that_was_not(tmp_path_factory):
+    folder, results = program_results(PROGRAM, tmp_path_factory, slow=False)
+    same_bits(results, "mdm", "one of each", len(ONE_OF_EACH))
+    same_weights(folder, results, "mdm", 2, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name", "times"), cases(slow=True)[0])
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(tmp_path_factory, kind, name, times):
+    _, results = program_results(PROGRAM, tmp_path_factory, slow=True)
+    same_bits(results, kind, name, times)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "world", "micro"), cases(slow=True)[1])
+def test_ranks_and_micro_batches_train_the_same_weights(tmp_path_factory, kind, world, micro):
+    folder, results = program_results(PROGRAM, tmp_path_factory, slow=True)
+    same_weights(folder, results, kind, world, micro)

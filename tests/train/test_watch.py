@@ -74,20 +74,20 @@ def test_uniform_logits_cost_log_v_whatever_is_masked():
 
 
 def test_an_mdm_s_standard_error_covers_text_and_masks():
-    """z-scores over 300 independent validation sets, each of 40 random rows of a known law: mean 0, spread 1."""
+    """z-scores over 150 independent validation sets, each of 40 random rows of a known law: mean 0, spread 1."""
     table = RandomTable(3, NOISE.at("table"))
     states = states_of(3, 4)
     exact = nelbo_enumerated(table, states)
     mean = float(exact.mean()) / 4  # rows uniform over all states
     scores = []
-    for i in range(300):
+    for i in range(150):
         pick = (NOISE.at("rows").uniform(torch.arange(40), i) * 81).long()
         batch = dataclasses.replace(batch_of(states[pick]), sample_id=torch.arange(40) + 40 * i)
         value = validate(table, [batch], kind="mdm", draws=2, noise=NOISE, bytes_per_token=BYTES)
         scores.append((value.nats_per_token - mean) / value.stderr)
     z = torch.tensor(scores)
-    assert abs(float(z.mean())) < 4 / 300**0.5
-    assert float(z.std()) == pytest.approx(1.0, abs=0.18)  # 4 standard errors of a standard deviation of 300 values
+    assert abs(float(z.mean())) < 4 / 150**0.5
+    assert float(z.std()) == pytest.approx(1.0, abs=0.24)  # 4 standard errors of a standard deviation of 150 values
 
 
 def test_validation_does_not_depend_on_how_rows_are_batched():
