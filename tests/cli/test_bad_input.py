@@ -16,6 +16,7 @@ import pytest
 from anyorder.cli.main import main, sentence
 from anyorder.core.files import locked
 from anyorder.train.loop import Run
+from anyorder.train.step import StepResult
 from conftest import TinyRuns
 from ilm_demo import make_ilm
 
@@ -313,6 +314,29 @@ def hears_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def test_a_signal_in_the_middle_of_a_step(
+    tiny_runs: TinyRuns, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a terminal sends it, to this process; below to one of its own."""
+    step = Run.step
+
+    def interrupted(self: Run, number: int) -> StepResult:
+        if number == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, number)
+
+    monkeypatch.setattr(Run, "step", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = main(["train", *tiny_runs.options(), "--save_every", "2", "--out", str(tmp_path / "run"), "--quiet"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    message = "anyorder: stopped; run the same command to go on from the last checkpoint\n"
+    assert (capfd.readouterr().err, code) == (message, 1)
+    assert (tmp_path / "run" / "step_000002").is_dir()
+
+
+@pytest.mark.slow
 def test_a_real_ctrl_c(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     words = [*tiny_runs.options(), "--num_steps", "100000", "--save_every", "5", "--out", str(tmp_path), "--quiet"]
     command = [sys.executable, "-m", "anyorder", "train", *words]

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from anyorder.core import dist
@@ -34,6 +35,7 @@ def test_one_process_needs_no_set_up(monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow  # by default tests/train/test_resume.py and tests/rl/test_ranks.py sum over two processes
 def test_two_processes_sum_over_both():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -68,7 +68,7 @@ def test_stored_answers_use_each_number_once_and_come_to_the_target(task, proble
 
 
 def test_the_solver_finds_what_a_search_over_pairs_finds():
-    u = NOISE.at("numbers").uniform(torch.arange(5)[:, None], 0, torch.arange(3))
+    u = NOISE.at("numbers").uniform(torch.arange(3)[:, None], 0, torch.arange(3))
     for numbers in (1 + (u * 12).long()).tolist():
         values = reachable([Fraction(n) for n in numbers])
         for target in range(1, 60, 4):
@@ -80,7 +80,7 @@ def test_the_solver_finds_what_a_search_over_pairs_finds():
 
 
 def test_every_solution_is_correct_and_every_other_expression_is_wrong():
-    task = Countdown(num_test=20, largest=9)
+    task = Countdown(num_test=6, largest=9)
     problems = task.test(noise=NOISE)
     for at, row in enumerate(problems.canvas.x):
         one = dataclasses.replace(problems, x0=problems.x0[at : at + 1])

@@ -281,15 +281,16 @@ def test_a_run_trains_on_images_only(task):
 
 
 def test_a_changed_cell_makes_every_image_wrong(task, problems):
-    for kind in KINDS:
+    for number, kind in enumerate(KINDS):  # of each kind a third of all changes
         (i, *_) = [i for i, k in enumerate(task.kinds(problems)) if k == kind]
         ids = task.tokenizer.vocab.mask_id + 1
         x = problems.x0[i].repeat(36 * ids, 1)
         cell, token = torch.arange(36).repeat_interleave(ids) + SLOTS, torch.arange(ids).repeat(36)
         x[torch.arange(len(x)), cell] = token
+        x = torch.cat([problems.x0[i : i + 1], x[number % 3 :: 3]])
         same = (x == problems.x0[i]).all(-1)
         of = Problems(canvas=problems.canvas, x0=problems.x0[i].expand_as(x))
-        assert int(same.sum()) == 36
+        assert 1 <= int(same.sum()) < 37
         assert torch.equal(task.correct(of, x), same)
         assert torch.equal(task.formed(of, x), same)
         score = task.dense(of, x)

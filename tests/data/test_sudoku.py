@@ -71,11 +71,11 @@ def test_three_clues_never_leave_one_solution():
 
 @pytest.mark.parametrize("clues", [4, 6, 16])
 def test_puzzles_have_their_clues_and_one_solution(clues):
-    grid = grids()[::4]
+    grid = grids()[::12]
     puzzle = make_puzzles(grid, clues=clues, noise=NOISE)
-    assert (puzzle != BLANK).sum(-1).tolist() == [clues] * 72
+    assert (puzzle != BLANK).sum(-1).tolist() == [clues] * 24
     assert bool(consistent(puzzle, grid).all())
-    assert [search(p) for p in puzzle.tolist()] == [1] * 72
+    assert [search(p) for p in puzzle.tolist()] == [1] * 24
     assert torch.equal(make_puzzles(grid[:5], clues=clues, noise=NOISE), puzzle[:5])  # rows do not depend on each other
 
 
@@ -164,8 +164,8 @@ def naked_rounds(puzzle):
 
 def test_singles_fill_every_4x4_puzzle_in_as_many_rounds_as_by_hand():
     for clues in (4, 6):
-        puzzle = make_puzzles(grids(), clues=clues, noise=NOISE)
-        assert torch.equal(singles(puzzle), grids())
+        puzzle = make_puzzles(grids()[::3], clues=clues, noise=NOISE)
+        assert torch.equal(singles(puzzle), grids()[::3])
         assert rounds(puzzle).tolist() == [naked_rounds(p) for p in puzzle.tolist()]
         assert len(rounds(puzzle).unique()) > 2
     empty = torch.full((1, 16), BLANK)

@@ -171,7 +171,7 @@ def test_splits_share_no_arrangement(task):
     assert not held[0] & held[1]
     assert not held[0] & held[2]
     assert not held[1] & held[2]
-    every = {s: {tuple(d.flatten().tolist()) for d in draw_answers(4000, s, houses=3, attributes=3, noise=NOISE)}
+    every = {s: {tuple(d.flatten().tolist()) for d in draw_answers(1500, s, houses=3, attributes=3, noise=NOISE)}
              for s in ("train", "valid", "test")}  # fmt: skip
     assert sum(map(len, every.values())) == 216  # each arrangement has one split
     assert torch.equal(task.test(noise=NOISE).x0, rows[2])

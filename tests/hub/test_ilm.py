@@ -318,7 +318,7 @@ def test_a_loaded_checkpoint_writes_and_scores(tmp_path):
     text, row_id = torch.tensor([[3, 1, 4, 1]]), torch.tensor([0])
     exact = insertion_exact(model, text, row_id=row_id)
     bound = insertion_bound(
-        model, text, target=text >= 0, row_id=row_id, draws=512, replicates=8, noise=Noise.of(2), rows_per_pass=1
+        model, text, target=text >= 0, row_id=row_id, draws=128, replicates=8, noise=Noise.of(2), rows_per_pass=16
     )
     assert 0 < float(exact) < float(bound.nats) + 4 * float(bound.stderr)
 

@@ -258,11 +258,13 @@ def check_compiled(causal):
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_blocks_have_the_same_law(backend):
-    """In a process of its own: the compiler cannot trace the shape checker. By default traced only, not compiled."""
+    """In a process of its own: the compiler cannot trace the shape checker. By default traced only, not compiled, and
+    without the causal model."""
     subprocess.run([sys.executable, __file__, backend], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 if __name__ == "__main__":
     torch.compile = functools.partial(torch.compile, backend=sys.argv[1])
     check_compiled(False)
-    check_compiled(True)
+    if sys.argv[1] != "eager":
+        check_compiled(True)

@@ -95,7 +95,7 @@ def test_prompt_is_never_touched() -> None:
 def test_nelbo_is_the_bound_and_the_loss_is_the_published_one(rate: float) -> None:
     """Means over draws against sums over all states, for a model that fits no law."""
     texts = [(0, 1, 1), (2,), (1, 0)]
-    draws = 6000
+    draws = 2000
     process = FlexMDM(rate=rate, draw="independent", pack=False)
     batch = batch_of(*texts * draws)
     nelbo = process.loss(TABLE, batch, noise=NOISE).nelbo.double().view(draws, -1)
@@ -220,7 +220,7 @@ def test_training_ends_at_the_law() -> None:
     free = Free(LAW)
     batch = batch_of(*[t for t, p in LAW.chance for _ in range(round(64 * p))], vocab=LAW.vocab)
     optimizer = torch.optim.Adam([free.table], lr=0.3)
-    steps = 300
+    steps = 150
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 0.3 * (1 - step / steps)

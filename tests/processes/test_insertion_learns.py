@@ -62,11 +62,11 @@ def test_training_ends_at_the_derived_law(weight: str) -> None:
     tokens = torch.tensor([t + [LAW.vocab.pad_id] * (width - len(t)) for t in texts])
     marks = (tokens != LAW.vocab.pad_id).long()
     process = Insertion(length_weight=weight, draw="independent")  # type: ignore[arg-type]
-    steps = 500
-    optimizer = torch.optim.Adam([table.scores, table.stop], lr=0.1)
+    steps = 260
+    optimizer = torch.optim.Adam([table.scores, table.stop], lr=0.2)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 0.1 * (1 - step / steps)
+            group["lr"] = 0.2 * (1 - step / steps)
         batch = Batch(tokens, marks > 0, marks, torch.arange(step * len(texts), (step + 1) * len(texts)))
         loss = process.loss(table, batch, noise=NOISE)
         optimizer.zero_grad()

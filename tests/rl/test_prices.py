@@ -71,7 +71,9 @@ def passes_at(policy, prices, *, table):
     return taken.nfe.tolist()
 
 
-@pytest.mark.parametrize(("body", "rate", "iterations"), [("table", 0.2, 20), ("figures", 0.05, 45)])
+@pytest.mark.parametrize(
+    ("body", "rate", "iterations"), [("table", 0.2, 20), pytest.param("figures", 0.02, 60, marks=pytest.mark.slow)]
+)
 def test_passes_are_saved_from_the_price_on_at_which_they_cost_more_than_they_bring(body, rate, iterations):
     """Two equal tokens of two values: one pass is right half the time, two always are, so that the second is worth 1/2.
 

@@ -109,7 +109,7 @@ def test_the_tilt_of_two_lengths_is_the_one_worked_out():
 
 
 def test_oracles_write_the_laws_of_their_weights_and_a_threshold_does_not():
-    found = {(x.model, x.decoding): x for x in from_oracles(3000, noise=NOISE)}
+    found = {(x.model, x.decoding): x for x in from_oracles(700, noise=NOISE)}
     plain, heavy = found["exact, weight L+1", EXACT], found["exact, document weight", EXACT]
     assert (plain.expected, heavy.expected) == (2.25, pytest.approx(53 / 27))
     for x in (plain, heavy):
@@ -301,7 +301,9 @@ def quick(request, tmp_path_factory):
             recipe = infilling.QUICK.recipe
             model = recipe.model.model_copy(update={"max_length": 49})
             recipe = replace(recipe, model=model, length=48, rows=2, num_steps=2, rates=(2e-3,))
-            small = replace(infilling.QUICK, recipe=recipe, few=2, documents=3, items={1: 2, 2: 2}, copies=2)
+            small = replace(
+                infilling.QUICK, recipe=recipe, texts=8, few=2, documents=3, draws=2, items={1: 2, 2: 2}, copies=2
+            )
             patch.setattr(infilling, "QUICK", small)
             (out / "corpus").mkdir()
             for split in ("train", "valid", "test"):  # read instead of Python's standard library

@@ -49,7 +49,7 @@ def quick(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         if request.param == "small":
             recipe = replace(planning.QUICK.recipe, num_steps=dict.fromkeys(KINDS, 2))
-            patch.setattr(planning, "QUICK", replace(planning.QUICK, recipe=recipe, problems=8, likely=4, draws=2))
+            patch.setattr(planning, "QUICK", replace(planning.QUICK, recipe=recipe, problems=4, likely=2, draws=2))
         assert main(["study", "planning", "--quick", "--out", str(out)]) == 0
     return out, printed.getvalue()
 

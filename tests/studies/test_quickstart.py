@@ -28,7 +28,7 @@ FEW = Scale(
     puzzle_steps=2,
     text_steps=2,
     corpus=str(Path(sysconfig.get_paths()["stdlib"]) / "json"),
-    length=64,
+    length=32,
     times=1,
     rows=4,
     rough=True,
@@ -61,7 +61,7 @@ def made(tmp_path_factory):
 
 def untrained(folder):
     """A model folder as the starter's, of a model that is small and knows nothing."""
-    model = Transformer(SIZES["tiny"].model_copy(update={"max_length": 128}), ByteTokenizer().vocab)
+    model = Transformer(SIZES["tiny"].model_copy(update={"max_length": 96}), ByteTokenizer().vocab)
     model.init_weights(Noise.of(0).at("weights"))
     save_model(folder, model, ByteTokenizer())
     return folder
