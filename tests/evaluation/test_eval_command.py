@@ -176,7 +176,7 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize("how", ["raised", pytest.param("kill -9", marks=pytest.mark.slow)])
 def test_a_killed_evaluation_goes_on_where_it_was(tiny_runs, tmp_path, capsys, monkeypatch, how):
-    """Killed after the first results: they are kept whole, the rest is done, the figures are those of an unbroken one."""
+    """Killed after the first results: they are kept whole, the rest is done, figures are those of an unbroken run."""
     path, cache = tmp_path / "many.jsonl", tmp_path / "kept"
     rows = [
         {"prompt": "def " + "x" * (i % 9), "answers": [f"{i} = abcde", f"fghij {i}"], "gold": 0} for i in range(100)

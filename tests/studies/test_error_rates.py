@@ -29,7 +29,7 @@ HARD = sparse_laws(4, 4, noise=SEED.at("hard"), forbidden=1)
 
 SMALL = Sizes(
     tokens=1 << 11,
-    token_lengths=(12, 16),
+    token_lengths=(16,),
     token_steps=(1, 4, 8),
     sequence_lengths=(8, 16),
     shares=(1 / 8, 1 / 4, 1 / 2, 1.0),

@@ -301,9 +301,7 @@ def quick(request, tmp_path_factory):
             recipe = infilling.QUICK.recipe
             model = recipe.model.model_copy(update={"max_length": 49})
             recipe = replace(recipe, model=model, length=48, rows=2, num_steps=2, rates=(2e-3,))
-            small = replace(
-                infilling.QUICK, recipe=recipe, texts=8, few=2, documents=3, draws=2, items={1: 2, 2: 2}, copies=2
-            )
+            small = replace(infilling.QUICK, recipe=recipe, texts=8, few=2, documents=3, items={1: 2, 2: 2}, copies=2)
             patch.setattr(infilling, "QUICK", small)
             (out / "corpus").mkdir()
             for split in ("train", "valid", "test"):  # read instead of Python's standard library

@@ -40,7 +40,7 @@ def quick(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         if request.param == "small":
             few = {name: replace(recipe, rows=8, num_steps=2) for name, recipe in QUICK.recipes.items()}
-            patch.setattr(order_study, "QUICK", replace(QUICK, recipes=few, problems=16))
+            patch.setattr(order_study, "QUICK", replace(QUICK, recipes=few))
             patch.delitem(ORDERS, "top-prob")
             patch.delitem(ORDERS, "entropy")
         trained(order_study.QUICK.recipes["sudoku"], out / "sudoku", seed=0, run=None)
