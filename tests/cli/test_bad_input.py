@@ -189,16 +189,22 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+FILES = [
+    "metrics.jsonl",
+    "data.json",
+    "config.yaml",
+    "step_000020/state.json",
+    "model/config.json",
+    "model/tokenizer.json",
+]
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "metrics.jsonl",
-        "data.json",
-        "config.yaml",
-        "step_000020/state.json",
-        "model/config.json",
-        "model/tokenizer.json",
+    ("name", "damage"),
+    [  # by default every second damage of a file, and every damage of every second file
+        pytest.param(name, damage, marks=pytest.mark.slow if (i + j) % 2 else [])
+        for i, name in enumerate(FILES)
+        for j, damage in enumerate(DAMAGE)
     ],
 )
 def test_a_run_folder_after_a_power_cut(
@@ -207,7 +213,7 @@ def test_a_run_folder_after_a_power_cut(
     """Every command works without the file, or says in a sentence which file it is."""
     DAMAGE[damage](copied / name)
     train = ["train", *tiny_runs.options(), "--out", copied, "--quiet"]
-    for words in (train, ["sample", copied, "--n", "1"], ["inspect", copied]):
+    for words in (train, ["sample", copied, "--n", "1", "--length", "4"], ["inspect", copied]):
         code = main([str(w) for w in words])
         err = capsys.readouterr().err
         if code:

@@ -44,9 +44,7 @@ def few_steps(name, num_steps=FEW):
 TAKEN_BACK = [n for n in UNMASKING if isinstance(make_sampler(n).revise, ReMDM) and n != "remdm-cap"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in TAKEN_BACK else n for n in UNMASKING]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in TAKEN_BACK else n for n in UNMASKING])
 def test_samples_follow_the_enumerated_law(name):
     cool = make_sampler(name, num_steps=2 if PRESETS[name].paced else None, temperature=0.7)
     for sampler in (few_steps(name), cool):

@@ -54,7 +54,7 @@ def insertion_bound(
     num_tokens = torch.zeros_like(row_id).index_add(0, given.row, given.size)
     level = strata(row_id, draws=draws, replicates=replicates, noise=noise.at("count"))
     value = torch.zeros(len(tokens) * draws, dtype=torch.float64, device=tokens.device)
-    for pair in torch.arange(len(value), device=tokens.device).split(rows_per_pass):
+    for pair in torch.split(torch.arange(len(value), device=tokens.device), rows_per_pass):
         row, draw = pair // draws, pair % draws
         batch = Batch(tokens[row], target[row], None if segment is None else segment[row], row_id[row])
         given = documents(batch, vocab=model.vocab)
