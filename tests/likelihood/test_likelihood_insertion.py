@@ -62,7 +62,7 @@ def test_sum_over_orders_is_the_law_of_what_the_sampler_writes() -> None:
     """A network with random weights: chances of all short texts against the frequencies of samples."""
     law = Strings.of({"ab": 1.0})
     model = network(law)
-    rows, vocab = 20_000, law.vocab
+    rows, vocab = 8_000, law.vocab
     x = torch.full((rows, 9), vocab.pad_id)
     x[:, 0] = law.size
     segment = (x != vocab.pad_id).long()

@@ -149,7 +149,7 @@ def small():
     """The quick plan with a topic, and an arm of each kind."""
     topic, exam = QUICK.topics[0]
     topic = replace(topic, arms={"joint": 1, SEARCH: 1}, steps=1, learning=topic.learning | {"iterations": 1})
-    return Plan(((topic, replace(exam, problems=4, fewer=2, hands=("maskgit",))),), together=False)
+    return Plan(((topic, replace(exam, problems=2, fewer=2, hands=("maskgit",))),), together=False)
 
 
 @pytest.mark.parametrize("plan", [small(), pytest.param(QUICK, marks=pytest.mark.slow)], ids=["small", "whole"])

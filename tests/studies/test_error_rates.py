@@ -32,7 +32,7 @@ SMALL = Sizes(
     token_lengths=(16,),
     token_steps=(1, 4, 8),
     sequence_lengths=(8, 16),
-    shares=(1 / 8, 1 / 4, 1 / 2, 1.0),
+    shares=(1 / 8, 1 / 2, 1.0),
     causal=16,
     points=8,
 )
