@@ -121,7 +121,7 @@ def test_held_out_text_is_measured_document_by_document(options, tmp_path):
 
 
 def test_quality_of_documents_of_different_lengths(options, tiny_runs, tmp_path, capsys):
-    config = RunConfig.model_validate(options | {"batch": {"rows": 32}, "num_steps": 60, "optim": {"lr": 1e-2}})
+    config = RunConfig.model_validate(options | {"batch": {"rows": 16}, "num_steps": 30, "optim": {"lr": 1e-2}})
     train(config, run_data(config), tmp_path, quiet=True)
     assert main(["quality", str(tmp_path), "--judge", str(tiny_runs.arm), "--n", "12", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out.splitlines()[-1])["quality"]
